@@ -1,0 +1,127 @@
+"""One account of the measured steps' wall time, whose cells add up to the whole.
+
+A cell is phase x cause, in whole nanoseconds, and never negative. A rule claims what it can prove; what no rule
+claims is the cause *unattributed*: a cell like any other, never spread over its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PHASES = ("data", "h2d", "forward", "backward", "optimizer", "checkpoint", "logging", "other")
+
+CAUSES = {  # in printing order: what the device did well, what it lost, what the host lost, what we do not know
+    "useful": "model FLOPs at the peak of the reference dtype",
+    "recompute": "the same FLOPs done again in backward (activation checkpointing)",
+    "precision": "FLOPs in a slower dtype than this device offers",
+    "ceiling": "peak that no kernel reaches on this device",
+    "memory": "bytes moved, beyond what the arithmetic hides",
+    "inefficiency": "slower than compute and memory limits explain",
+    "launch": "dispatching operators",
+    "operators": "operators on a device without a known peak",
+    "uncounted": "operators without a cost formula",
+    "copy": "copies between host and device",
+    "comm": "communication that nothing hides",
+    "wait for rank": "waiting in a collective for the last rank",
+    "dependency": "a stream waiting for another stream",
+    "data stall": "waiting for the next batch",
+    "io": "checkpoints and logging",
+    "sync": "the device drained by a synchronising call",
+    "python": "Python between operators",
+    "compile": "compiling",
+    "gc": "Python's garbage collector",
+    "measurement": "the profiler itself",
+    "unattributed": "what no rule explains",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reason for an entry, largest first: an operator with its shapes, or what the host did in a gap."""
+
+    what: str
+    nanoseconds: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cell. `nanoseconds` is the sum over the window; `share` is of the window's wall time."""
+
+    phase: str
+    cause: str
+    nanoseconds: int
+    share: float
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the shares are measured against. `peak_flops` in FLOP/s, dense; None where no peak is known."""
+
+    device: str
+    dtype: str  # the reference dtype, e.g. "bfloat16"
+    dtype_used: str  # the dtype most FLOPs ran in
+    peak_flops: float | None
+    peak_source: str  # "spec: ..." or "measured on this machine"
+    convention: str = "ledger: executed FLOPs, 2 per multiply-add of matmul, convolution, attention (causal: what the mask leaves)"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`entries` are the non-zero cells in printing order; their nanoseconds add up to `wall_ns` exactly."""
+
+    wall_ns: int
+    steps: int
+    entries: tuple[Entry, ...]
+    basis: Basis
+    flops: int  # executed model FLOPs in the window, recomputation left out
+    notes: tuple[str, ...] = ()
+
+    def nanoseconds(self, *causes: str, phase: str | None = None) -> int:
+        """The sum of the named causes (all of them if none is named), in one phase or in all."""
+        return sum(
+            e.nanoseconds for e in self.entries if (not causes or e.cause in causes) and phase in (None, e.phase)
+        )
+
+    def by_cause(self) -> dict[str, int]:
+        """{cause: ns} in printing order."""
+        return {c: ns for c in CAUSES if (ns := self.nanoseconds(c))}
+
+    def by_phase(self) -> dict[str, int]:
+        """{phase: ns} in printing order."""
+        return {p: ns for p in PHASES if (ns := self.nanoseconds(phase=p))}
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of the wall time that is useful FLOPs at peak; None without a known peak."""
+        return self.nanoseconds("useful") / self.wall_ns if self.basis.peak_flops else None
+
+    @property
+    def hfu(self) -> float | None:
+        """As `mfu`, recomputation included."""
+        return self.nanoseconds("useful", "recompute") / self.wall_ns if self.basis.peak_flops else None
+
+
+def percentages(parts: Mapping[str, int], whole: int) -> dict[str, float]:
+    """Shares in percent with one decimal that add up to 100.0 exactly (largest remainder)."""
+    if whole <= 0:
+        return dict.fromkeys(parts, 0.0)
+    tenths = {k: divmod(v * 1000, whole) for k, v in parts.items()}
+    missing = (sum(parts.values()) * 1000) // whole - sum(q for q, _ in tenths.values())
+    up = sorted(tenths, key=lambda k: -tenths[k][1])[:missing]
+    return {k: (q + (k in up)) / 10 for k, (q, _) in tenths.items()}
+
+
+def entries_of(cells: Mapping[tuple[str, str], int], wall_ns: int, evidence: Mapping[tuple[str, str], Counter], counts: Mapping[tuple[str, str], Counter], most: int = 5) -> tuple[Entry, ...]:
+    """Cells to entries in printing order; refuses an account that does not add up."""
+    if min(cells.values(), default=0) < 0 or sum(cells.values()) != wall_ns:
+        raise AssertionError(f"ledger of {wall_ns} ns does not add up: {dict(cells)}")
+    order = list(CAUSES)
+    keys = sorted((k for k, v in cells.items() if v), key=lambda k: (order.index(k[1]), PHASES.index(k[0])))
+    return tuple(
+        Entry(p, c, cells[p, c], cells[p, c] / wall_ns, tuple(Evidence(w, ns, counts[p, c][w]) for w, ns in evidence.get((p, c), Counter()).most_common(most) if ns > 0))
+        for p, c in keys
+    )
