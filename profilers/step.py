@@ -1,0 +1,415 @@
+"""The step clock: which phase a training loop is in, step by step, without touching the loop.
+
+One exclusive stack of phases on the loop's own thread. It is pushed and popped where every PyTorch loop has to pass:
+the DataLoader iterator's class, the autograd engine's entry, the global optimizer hooks, the root module's hooks, and
+the few functions that save or log. Each instant belongs to the innermost phase. Everything is put back on exit.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import gc
+import logging
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.autograd.graph
+from torch import nn
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from .boundary import FALLBACKS, Boundary
+from .errors import UsageError
+from .roots import below, hookable, living_roots
+
+now = time.time_ns  # the profiler stamps Unix nanoseconds as well
+
+KEPT_STEPS = 4096  # a clock may run for weeks
+WHOLE = ("data", "checkpoint", "logging")  # phases charged whole: a model inside a dataset is not the loop's forward
+HOOKED_AT_MOST = 64  # roots hooked while we look for the ones that are called
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One whole step, in Unix ns. `phases` is the exclusive time of each phase and adds up to end - start."""
+
+    start: int
+    end: int
+    phases: Mapping[str, int]
+    skipped: bool = False  # a GradScaler found an overflow and did not step
+
+    @property
+    def wall(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From `time` (Unix ns) on, the loop is in `phase`; `cpu` is the thread's CPU clock at that moment (ns)."""
+
+    time: int
+    cpu: int
+    phase: str
+
+
+class StepClock:
+    """Use as a context manager around a loop. `on_step(clock)` is called right after each step was closed.
+
+    `steps` holds the last whole steps; `marks` fills only while `recording`, as do `batches` (the shapes each fetch
+    returned). `spans[cause]` are the intervals of garbage collection and compilation.
+    """
+
+    def __init__(self, on_step: Callable[[StepClock], None] | None = None) -> None:
+        self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
+        self.count = 0
+        self.marks: list[Mark] = []
+        self.batches: list[tuple[int, tuple]] = []
+        self.spans: dict[str, list[tuple[int, int]]] = {"gc": [], "compile": []}
+        self.recording = False
+        self.boundary = Boundary()
+        self.optimizers: dict[int, Optimizer] = {}
+        self.roots: list[nn.Module] = []
+        self.forward_by_difference = False
+        self.started = self.stopped = 0
+        self._on_step = on_step
+        self._stack = ["other"]
+        self._sums: dict[str, int] = defaultdict(int)
+        self._last = self._begin = 0
+        self._owner = 0
+        self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
+        self._stepping: list[tuple[int, int]] = []  # optimizers inside their step: (id, depth of the stack)
+        self._candidates: list[nn.Module] = []  # owners of the optimizers' parameters, or what lies below them
+        self._looked = 1 << 62  # the step in which candidates were last hooked
+        self._called: set[int] = set()
+        self._undo = contextlib.ExitStack()
+        self._gc_began = 0
+        self._compile_hooked = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    _active: StepClock | None = None
+
+    def __enter__(self) -> StepClock:
+        if StepClock._active is not None:
+            raise UsageError("a profile is already running in this process: end it before you start another")
+        StepClock._active = self
+        self._owner = threading.get_ident()
+        try:
+            self._install()
+        except BaseException:
+            self._restore()
+            raise
+        self.started = self._begin = self._last = now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        self.stopped = now()
+        if not self.count:
+            self._steps_from_history()
+
+    def _restore(self) -> None:
+        StepClock._active = None
+        self._undo.close()
+
+    def _install(self) -> None:
+        for place, name, phase in _places():
+            self._patch(place, name, functools.partial(self._within, phase))
+        self._patch(_BaseDataLoaderIter, "__next__", self._fetching)
+        self._patch(torch.amp.GradScaler, "step", self._scaling)
+        for register, hook in (
+            (register_optimizer_step_pre_hook, self._before_optimizer),
+            (register_optimizer_step_post_hook, self._after_optimizer),
+        ):
+            self._undo.callback(register(hook).remove)
+        gc.callbacks.append(self._collecting)
+        self._undo.callback(gc.callbacks.remove, self._collecting)
+        self._watch_compiler()
+        for module in living_roots()[:HOOKED_AT_MOST]:
+            self._hook(module)
+
+    def _patch(self, place: Any, name: str, around: Callable[[Callable], Callable]) -> None:
+        """Replace `place.name`; put the very same object back, unless somebody replaced ours meanwhile."""
+        old = vars(place)[name]
+        new = around(old)
+        setattr(place, name, new)
+
+        def put_back() -> None:
+            if vars(place).get(name) is new:
+                setattr(place, name, old)
+
+        self._undo.callback(put_back)
+
+    # -- the exclusive stack ---------------------------------------------------------------------------------------
+
+    def _enter(self, phase: str) -> None:
+        t = now()
+        self._sums[self._stack[-1]] += t - self._last
+        self._last = t
+        self._stack.append(phase)
+        if self.recording:
+            self.marks.append(Mark(t, time.thread_time_ns(), phase))
+
+    def _leave(self, depth: int) -> None:
+        """Back to the stack as it was `depth` deep, whatever an exception left above."""
+        t = now()
+        self._sums[self._stack[-1]] += t - self._last
+        self._last = t
+        del self._stack[depth:]
+        if self.recording:
+            self.marks.append(Mark(t, time.thread_time_ns(), self._stack[-1]))
+
+    def _mine(self) -> bool:
+        return StepClock._active is self and threading.get_ident() == self._owner
+
+    def _within(self, phase: str, call: Callable) -> Callable:
+        """`call`, with its time in `phase`; recursion (state_dict) and other threads pass through."""
+
+        @functools.wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if not self._mine() or self._stack[-1] == phase:
+                return call(*args, **kwargs)
+            depth = len(self._stack)
+            self._enter(phase)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._leave(depth)
+                if phase == "backward":
+                    self._based("other")
+                    self._event("backward")
+
+        return timed
+
+    def _fetching(self, call: Callable) -> Callable:
+        timed = self._within("data", call)
+
+        @functools.wraps(call)
+        def fetch(iterator: Any) -> Any:
+            if not self._mine() or self._stack[-1] == "data":
+                return call(iterator)
+            self._event("data")
+            batch = timed(iterator)
+            self._based("forward")
+            if self.recording:
+                self.batches.append((self._last, shapes_of(batch)))
+            return batch
+
+        return fetch
+
+    def _based(self, phase: str) -> None:
+        """Without a forward hook, what lies between a batch and its backward is forward, by difference."""
+        if self.forward_by_difference:
+            self._stack[0] = phase
+            if self.recording and len(self._stack) == 1:
+                self.marks.append(Mark(self._last, time.thread_time_ns(), phase))
+
+    # -- optimizers --------------------------------------------------------------------------------------------------
+
+    def _before_optimizer(self, optimizer: Optimizer, *_: object) -> None:
+        if not self._mine():
+            return
+        who = id(optimizer)
+        if who not in self.optimizers:
+            self.optimizers[who] = optimizer
+            self._own(optimizer)
+        stale = [depth for other, depth in self._stepping if other == who]
+        if stale:  # its last step raised, and the loop went on
+            self._leave(stale[0])
+            self._stepping = [(o, d) for o, d in self._stepping if d < stale[0]]
+        self._stepping.append((who, len(self._stack)))
+        self._enter("optimizer")
+
+    def _after_optimizer(self, optimizer: Optimizer, *_: object) -> None:
+        if not self._mine() or id(optimizer) not in (o for o, _ in self._stepping):
+            return
+        while self._stepping:
+            who, depth = self._stepping.pop()
+            if who == id(optimizer):
+                self._leave(depth)
+                break
+        self._event("optimizer", id(optimizer), type(optimizer).__name__)
+
+    def _scaling(self, call: Callable) -> Callable:
+        """`GradScaler.step`: where it skips the optimizer, the step ends all the same."""
+
+        @functools.wraps(call)
+        def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            before = self.boundary.optimizer_steps
+            result = call(scaler, optimizer, *args, **kwargs)
+            if self._mine() and isinstance(optimizer, Optimizer) and self.boundary.optimizer_steps == before:
+                self._event("optimizer", id(optimizer), type(optimizer).__name__, skipped=True)
+            return result
+
+        return step
+
+    # -- the root module ---------------------------------------------------------------------------------------------
+
+    def _own(self, optimizer: Optimizer) -> None:
+        """Hook the models of an optimizer seen for the first time: they may be younger than the clock."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._looked = self.count
+        for module in living_roots(parameters)[:HOOKED_AT_MOST]:
+            self._candidates.append(module)
+            self._hook(module)
+
+    def _hook(self, module: nn.Module) -> None:
+        if any(module is m for m in self.roots) or not hookable(module):
+            return
+        self.roots.append(module)
+        for handle in (
+            module.register_forward_pre_hook(self._before_forward),
+            module.register_forward_hook(self._after_forward, always_call=True),
+        ):
+            self._undo.callback(handle.remove)
+
+    def _before_forward(self, module: nn.Module, *_: object) -> None:
+        if torch.compiler.is_compiling() or not self._mine() or self._stack[-1] in WHOLE:
+            return  # is_compiling is folded away: the traced hook is empty
+        self._called.add(id(module))
+        if "forward" not in self._stack:
+            self._event("forward")
+        self._enter("forward")
+
+    def _after_forward(self, *_: object) -> None:
+        if not torch.compiler.is_compiling() and self._mine() and self._stack[-1] == "forward" and len(self._stack) > 1:
+            self._leave(len(self._stack) - 1)
+
+    def called(self) -> list[nn.Module]:
+        """The hooked modules that were called: the models of this loop."""
+        return [m for m in self.roots if id(m) in self._called]
+
+    def _settle_roots(self) -> None:
+        """After a whole step: where no hooked module was called, try those inside it; else the phase is a difference."""
+        whole_step = self.count > self._looked + 1
+        if not whole_step or self.forward_by_difference or any(id(m) in self._called for m in self._candidates):
+            return
+        self._looked = self.count - 1
+        self._candidates = below(self._candidates)[:HOOKED_AT_MOST]
+        for module in self._candidates:
+            self._hook(module)
+        self.forward_by_difference = not self._candidates
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _event(self, kind: str, who: int = 0, name: str = "", skipped: bool = False) -> None:
+        if not self.boundary.unit:
+            self._history.append((kind, now()))
+        if self.boundary.closes(kind, who, name):
+            self._close(skipped)
+
+    def _close(self, skipped: bool) -> None:
+        t = now()
+        self._sums[self._stack[-1]] += t - self._last
+        self._last = t
+        if not self.count and self.boundary.unit in FALLBACKS.values():
+            self._steps_from_history()  # the unit became known only now; the steps before it are past
+        else:
+            self.steps.append(Step(self._begin, t, dict(self._sums), skipped))
+            self.count += 1
+        if self.count <= 8:
+            self._settle_roots()
+        if self.recording:
+            self.marks.append(Mark(t, time.thread_time_ns(), self._stack[-1]))
+        self._watch_compiler()
+        if self._on_step:
+            self._on_step(self)
+        self.restart()
+
+    def restart(self) -> None:
+        """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
+        self._sums.clear()
+        self._begin = self._last = now()
+
+    def mark(self) -> None:
+        """Record where the loop is, at the start of a recording."""
+        self.marks.append(Mark(now(), time.thread_time_ns(), self._stack[-1]))
+
+    def _steps_from_history(self) -> None:
+        """Steps of a loop whose unit was not known while it ran them: from one event of the leading kind to the next."""
+        kind = self.boundary.leading
+        times = [t for k, t in self._history if k == kind]
+        for a, b in pairwise(times):
+            self.boundary.unit = FALLBACKS[kind]
+            self.steps.append(Step(a, b, {"other": b - a}))
+            self.count += 1
+
+    # -- spans: garbage collection and compilation -------------------------------------------------------------------------
+
+    def _collecting(self, when: str, _: Mapping[str, int]) -> None:
+        if when == "start":
+            self._gc_began = now()
+        elif self._gc_began and self._mine():
+            self.spans["gc"].append((self._gc_began, now()))
+            self._gc_began = 0
+
+    def _watch_compiler(self) -> None:
+        """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""
+        if self._compile_hooked or "torch._dynamo.callback" not in sys.modules:
+            return
+        self._compile_hooked = True
+        handler = getattr(sys.modules["torch._dynamo.callback"], "callback_handler", None)
+        if handler is None:
+            return
+        began: list[int] = []
+
+        def start(*_: object) -> None:
+            began.append(now())
+
+        def end(*_: object) -> None:
+            if began:
+                self.spans["compile"].append((began.pop(), now()))
+
+        for add, remove, hook in (
+            (handler.register_start_callback, handler.remove_start_callback, start),
+            (handler.register_end_callback, handler.remove_end_callback, end),
+        ):
+            add(hook)
+            self._undo.callback(remove, hook)
+
+
+def _places() -> Iterator[tuple[Any, str, str]]:
+    """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
+    yield DataLoader, "__iter__", "data"
+    yield torch.autograd, "_engine_run_backward", "backward"
+    yield torch.autograd.graph, "_engine_run_backward", "backward"
+    yield torch, "save", "checkpoint"
+    yield nn.Module, "state_dict", "checkpoint"
+    yield Optimizer, "state_dict", "checkpoint"
+    yield builtins, "print", "logging"
+    yield logging.Logger, "callHandlers", "logging"
+    for module, owner, name, phase in (
+        ("tqdm.std", "tqdm", "display", "logging"),
+        ("torch.utils.tensorboard.writer", "FileWriter", "add_event", "logging"),
+        ("safetensors.torch", "", "save_file", "checkpoint"),
+        ("torch.distributed.checkpoint", "", "save", "checkpoint"),
+    ):
+        place = sys.modules.get(module)
+        place = getattr(place, owner, None) if place is not None and owner else place
+        if place is not None and name in vars(place):
+            yield place, name, phase
+
+
+def shapes_of(batch: Any, depth: int = 3) -> tuple:
+    """The shapes of a batch's first tensors, nested containers followed: equal shapes mean the same work."""
+    if isinstance(batch, torch.Tensor):
+        return tuple(batch.shape)
+    if depth and isinstance(batch, Mapping):
+        return tuple(shapes_of(v, depth - 1) for v in list(batch.values())[:16])
+    if depth and isinstance(batch, (list, tuple)):
+        return tuple(shapes_of(v, depth - 1) for v in batch[:16])
+    return ()

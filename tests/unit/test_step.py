@@ -1,0 +1,386 @@
+"""The step clock on loops that know nothing of it. Witnesses: the loop's own counters and stopwatches."""
+
+import builtins
+import gc
+import logging
+import threading
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from loops import loader, mlp, train
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.step import StepClock, shapes_of
+
+
+def seconds(clock: StepClock, phase: str) -> float:
+    return sum(s.phases.get(phase, 0) for s in clock.steps) / 1e9
+
+
+def patched_places() -> list:
+    return [
+        _BaseDataLoaderIter.__dict__["__next__"],
+        DataLoader.__dict__["__iter__"],
+        torch.autograd._engine_run_backward,
+        torch.autograd.graph._engine_run_backward,
+        torch.save,
+        nn.Module.__dict__["state_dict"],
+        torch.optim.Optimizer.__dict__["state_dict"],
+        torch.amp.GradScaler.__dict__["step"],
+        builtins.print,
+        logging.Logger.__dict__["callHandlers"],
+        list(gc.callbacks),
+        dict(_global_optimizer_pre_hooks),
+        dict(_global_optimizer_post_hooks),
+    ]
+
+
+def test_one_step_an_optimizer_step_with_every_phase():
+    with StepClock() as clock:
+        train(mlp(), batches=12)
+    assert clock.count == 12
+    assert clock.boundary.unit == "optimizer step (AdamW)"
+    assert set(clock.steps[-1].phases) >= {"data", "forward", "backward", "optimizer", "other"}
+
+
+def test_phases_of_a_step_add_up_to_its_wall_time():
+    with StepClock() as clock:
+        train(mlp(), batches=12)
+    for step in clock.steps:
+        assert sum(step.phases.values()) == step.wall
+
+
+@pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])
+def test_everything_is_put_back_by_identity(ending):
+    before = patched_places()
+    model = mlp()
+
+    def stop():
+        if ending:
+            raise ending
+
+    try:
+        with StepClock() as clock:
+            train(model, between=stop)
+    except (ValueError, KeyboardInterrupt) as error:
+        assert type(error) is ending
+    after = patched_places()
+    assert all(a is b for a, b in zip(before, after, strict=True) if not isinstance(a, (list, dict)))
+    assert [a for a in after if isinstance(a, (list, dict))] == [b for b in before if isinstance(b, (list, dict))]
+    assert all(not m._forward_pre_hooks and not m._forward_hooks for m in model.modules())
+    assert clock.count == (0 if ending else 20)
+
+
+def test_a_patch_somebody_put_on_top_of_ours_is_left_alone():
+    original = builtins.print
+    try:
+        with StepClock():
+            ours = builtins.print
+            builtins.print = theirs = lambda *a, **k: ours(*a, **k)
+        assert builtins.print is theirs
+        builtins.print("", end="")  # through our wrapper, which is asleep
+    finally:
+        builtins.print = original
+
+
+def test_nested_clocks_are_refused_and_the_outer_one_goes_on():
+    with StepClock() as clock:
+        with pytest.raises(UsageError, match="already running"), StepClock():
+            pass
+        train(mlp(), batches=5)
+    assert clock.count == 5
+
+
+def test_gradient_accumulation_is_one_step():
+    with StepClock() as clock:
+        train(mlp(), batches=20, every=4)
+    assert clock.count == 5
+
+
+def test_a_round_of_two_optimizers_is_one_step():
+    a, b = mlp(), mlp()
+    first, second = torch.optim.SGD(a.parameters()), torch.optim.Adam(b.parameters())
+    with StepClock() as clock:
+        for x, y in loader(10):
+            for model, optimizer in ((a, first), (b, second)):
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+    assert clock.count == 11  # the very first step of the first optimizer closed one too: nobody could know
+    assert clock.boundary.unit == "optimizer step (Adam)"
+    assert {id(m) for m in clock.called()} == {id(a), id(b)}
+
+
+def test_a_closure_runs_forward_and_backward_inside_the_optimizer():
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    with StepClock() as clock:
+        for x, y in loader(6):
+
+            def closure(x=x, y=y):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+    assert clock.count == 6
+    last = clock.steps[-1].phases
+    assert last["forward"] > 0 and last["backward"] > 0 and last["optimizer"] > 0
+
+
+def test_a_skipped_step_of_a_grad_scaler_is_a_step():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    overflows = {3, 4}
+    with StepClock() as clock:
+        for i, (x, y) in enumerate(loader(8)):
+            loss = F.cross_entropy(model(x), y) * (float("inf") if i in overflows else 1.0)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    assert clock.count == 8
+    assert {i for i, s in enumerate(clock.steps) if s.skipped} == overflows
+
+
+def test_an_optimizer_whose_step_raised_does_not_swallow_the_rest():
+    model = mlp()
+
+    class Moody(torch.optim.SGD):
+        calls = 0
+
+        def step(self, closure=None):
+            Moody.calls += 1
+            if Moody.calls == 3:
+                raise RuntimeError("no")
+            return super().step(closure)
+
+    optimizer = Moody(model.parameters())
+    with StepClock() as clock:
+        for x, y in loader(8):
+            F.cross_entropy(model(x), y).backward()
+            try:
+                optimizer.step()
+            except RuntimeError:
+                continue
+    assert clock.count == 7
+    assert clock.steps[-1].phases["backward"] > 0 and "data" in clock.steps[-1].phases
+
+
+def test_inference_steps_are_batches():
+    model = mlp()
+    with StepClock() as clock, torch.no_grad():
+        for x, _ in loader(12):
+            model(x)
+    assert clock.boundary.unit.startswith("batch")
+    assert clock.count >= 8
+    assert "forward" in clock.steps[-1].phases
+
+
+def test_inference_without_a_loader_counts_forward_calls():
+    model = mlp()
+    with StepClock() as clock, torch.no_grad():
+        for _ in range(12):
+            model(torch.randn(2, 16))
+    assert clock.boundary.unit.startswith("outermost forward")
+    assert clock.count >= 8
+
+
+def test_a_loop_too_short_to_know_its_unit_still_has_steps():
+    model = mlp()
+    with StepClock() as clock, torch.no_grad():
+        for x, _ in loader(3):
+            model(x)
+    assert clock.count >= 2
+
+
+def test_no_step_at_all():
+    with StepClock() as clock:
+        sum(range(1000))
+    assert clock.count == 0 and clock.boundary.unit == ""
+
+
+def test_a_model_made_inside_the_block_is_found():
+    def whole_program():
+        model = mlp()
+        train(model, batches=6)
+        return model
+
+    with StepClock() as clock:
+        model = whole_program()
+    assert any(m is model for m in clock.called())
+    assert clock.steps[-1].phases["forward"] > 0
+
+
+def test_a_module_that_is_never_called_itself_is_looked_into():
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def training_step(self, x, y):
+            return F.cross_entropy(self.inner(x), y)
+
+    wrapper = Wrapper()
+    optimizer = torch.optim.SGD(wrapper.parameters())
+    with StepClock() as clock:
+        for x, y in loader(8):
+            wrapper.training_step(x, y).backward()
+            optimizer.step()
+    assert any(m is wrapper.inner for m in clock.called())
+    assert clock.steps[-1].phases["forward"] > 0
+
+
+def test_recomputation_counts_as_backward():
+    torch.manual_seed(0)
+    slept = []
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(16, 4)
+
+        def forward(self, x):
+            time.sleep(0.005)
+            slept.append(1)
+            return self.inner(x)
+
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slow = Slow()
+
+        def forward(self, x):
+            return checkpoint(self.slow, x, use_reentrant=False)
+
+    with StepClock() as clock:
+        train(Again(), batches=6)
+    assert len(slept) == 12
+    for step in list(clock.steps)[1:]:  # one sleep in each, not two in one of them
+        assert step.phases["forward"] >= 5e6 and step.phases["backward"] >= 5e6
+        assert step.phases["forward"] < 10e6
+
+
+def test_a_sleep_in_the_dataset_is_data_and_in_no_other_phase():
+    slept = []
+
+    class Sleepy(Dataset):
+        def __len__(self):
+            return 48
+
+        def __getitem__(self, i):
+            began = time.perf_counter()
+            time.sleep(0.002)
+            slept.append(time.perf_counter() - began)
+            return torch.randn(16), 0
+
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    with StepClock() as clock:
+        for x, y in DataLoader(Sleepy(), batch_size=4):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    data = seconds(clock, "data")
+    assert sum(slept) <= data <= sum(slept) + 0.5 * sum(slept)
+
+
+def test_printing_logging_and_saving_have_their_phases(tmp_path, capsys):
+    model = mlp()
+
+    def between():
+        print("x")
+        logging.getLogger("loop").warning("y")
+        torch.save(model.state_dict(), tmp_path / "m.pt")
+
+    with StepClock() as clock:
+        train(model, batches=5, between=between)
+    assert seconds(clock, "logging") > 0 and seconds(clock, "checkpoint") > 0
+    assert capsys.readouterr().out == "x\n" * 5
+
+
+def test_a_model_inside_a_dataset_is_not_the_forward():
+    embedder = mlp()
+
+    class Embedded(Dataset):
+        def __len__(self):
+            return 16
+
+        def __getitem__(self, i):
+            with torch.no_grad():
+                return embedder(torch.randn(16)), 0
+
+    head = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(head.parameters())
+    with StepClock() as clock:
+        for x, y in DataLoader(Embedded(), batch_size=2):
+            F.cross_entropy(head(x), y).backward()
+            optimizer.step()
+    assert [m for m in clock.called()] == [head]
+
+
+def test_other_threads_are_not_this_loop():
+    def elsewhere():
+        train(mlp(), batches=10)
+
+    with StepClock() as clock:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        train(mlp(), batches=5)
+    assert clock.count == 5
+
+
+@pytest.mark.parametrize("how", ["wrapper", "in place"])
+def test_compiled_models(how):
+    """With the `eager` backend dynamo captures the graph and no compiler runs."""
+    torch._dynamo.reset()
+    model = mlp()
+    if how == "wrapper":
+        target = torch.compile(model, backend="eager")
+    else:
+        model.compile(backend="eager")
+        target = model
+    with StepClock() as clock:
+        train(target, batches=10)
+    assert clock.count == 10
+    assert clock.forward_by_difference is (how == "in place")
+    assert clock.steps[-1].phases["forward"] > 0
+    assert torch._dynamo.utils.counters["graph_break"] == {}
+
+
+def test_compile_time_is_a_span():
+    torch._dynamo.reset()
+    model = torch.compile(mlp(), backend="eager")
+    with StepClock() as clock:
+        train(model, batches=4)
+    assert sum(b - a for a, b in clock.spans["compile"]) > 0
+
+
+def test_workers_do_not_disturb_the_clock():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    with StepClock() as clock:
+        for x, y in loader(10, num_workers=1):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    assert clock.count == 10
+
+
+def test_memory_of_a_long_run_is_bounded():
+    with StepClock() as clock:
+        assert clock.steps.maxlen is not None
+        train(mlp(), batches=10)
+    assert clock.marks == [] and clock.batches == []
+
+
+def test_shapes_of_nested_batches():
+    batch = {"x": torch.zeros(2, 3), "more": [torch.zeros(4), (torch.zeros(1, 1), "text")]}
+    assert shapes_of(batch) == ((2, 3), ((4,), ((1, 1), ())))
