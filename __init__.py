@@ -1,0 +1,62 @@
+"""mlsys-studio: where a training step's time went, why, what to change, and proof that the change worked.
+
+This is the package's face. It is lazy (PEP 562): importing it costs next to nothing and loads neither torch nor IPython;
+each name below is imported from where it lives when it is first used.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in `typing`, which would be a third of this file's import time
+if TYPE_CHECKING:
+    from .magics import load_ipython_extension, unload_ipython_extension
+    from .profilers.errors import UsageError
+    from .profilers.ledger import Ledger
+    from .profilers.profile import Profile
+    from .studio.profiling import profile
+
+    __version__: str
+
+_HOMES = {
+    "Ledger": "profilers.ledger",
+    "Profile": "profilers.profile",
+    "UsageError": "profilers.errors",
+    "load_ipython_extension": "magics",
+    "profile": "studio.profiling",
+    "unload_ipython_extension": "magics",
+}
+
+__all__ = [
+    "Ledger",
+    "Profile",
+    "UsageError",
+    "__version__",
+    "load_ipython_extension",
+    "profile",
+    "unload_ipython_extension",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = _version()
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlsys-studio")
+    except PackageNotFoundError:  # run from a folder on the path, as `make gpu` does
+        return "0+uninstalled"
