@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .ledger import Ledger
 
+if TYPE_CHECKING:
+    from .diff import Diff
+    from .regression import Verdict
+
 SCHEMA = 1
+
+
+def middle(walls: Sequence[int]) -> int:
+    """The median that was really measured (the upper one of an even number); 0 of nothing."""
+    return sorted(walls)[len(walls) // 2] if walls else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +35,13 @@ class StepTimes:
     @property
     def median(self) -> int:
         """Clean median step, ns; of all steps where none was clean; 0 where there was no step."""
-        walls = sorted(self.clean or self.window or self.warmup)
-        return walls[len(walls) // 2] if walls else 0
+        return middle(self.clean or self.window or self.warmup)
+
+    @property
+    def quartiles(self) -> tuple[int, int]:
+        """Half of the clean steps lie between these, ns; (0, 0) where none was clean."""
+        walls = sorted(self.clean)
+        return (walls[len(walls) // 4], walls[3 * len(walls) // 4]) if walls else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +113,54 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA
+
+    # Views, exchange and comparison import this module, so its methods import them late.
+
+    def to_json(self) -> str:
+        """At most 1 MB; what had to be left out for that is said in the notes."""
+        from .profile_json import write
+
+        return write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """The profile `to_json` wrote; UsageError for any other text."""
+        from .profile_json import read
+
+        return read(text)
+
+    def redacted(self) -> Profile:
+        """The same numbers, with host names, user names and absolute paths replaced."""
+        from .redaction import redacted
+
+        return redacted(self)
+
+    def diff(self, other: Profile) -> Diff:
+        """From this profile (before) to `other` (after)."""
+        from .diff import diff
+
+        return diff(self, other)
+
+    def regression(self, baseline: Profile, bound: float = 0.05) -> Verdict:
+        """Is this profile slower than `baseline` by more than `bound`, and beyond the spread?"""
+        from .regression import regression
+
+        return regression(self, baseline, bound)
+
+    def text(self, width: int = 80) -> str:
+        """For a terminal of `width` columns (40 at least)."""
+        from .views.text import profile_text
+
+        return profile_text(self, width)
+
+    def html(self) -> str:
+        """One `<div>` with its own style: no script, no network."""
+        from .views.html import profile_html
+
+        return profile_html(self)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": self.html()}
