@@ -1,0 +1,76 @@
+"""A number with its unit, in three significant digits. Nanoseconds, bytes and FLOP in; text out."""
+
+from __future__ import annotations
+
+import math
+
+
+def duration(ns: float) -> str:
+    """71.3 ms; the sign is kept."""
+    size = abs(ns)
+    if size >= 120e9:
+        return f"{'-' if ns < 0 else ''}{size // 60e9:.0f} min {size % 60e9 / 1e9:.0f} s"
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if size >= scale * 0.9995:  # 999.6 µs would print as 1000 µs
+            return f"{three(ns / scale)} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def three(value: float) -> str:
+    """Three significant digits, without an exponent below 10**15: 0.0123, 1.23, 12.3, 1230."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:.0f}"
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):.{min(max(0, digits), 9)}f}"
+
+
+def size(count: int) -> str:
+    """Powers of 1024, named so: 1.23 GiB."""
+    for unit, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{three(count / scale)} {unit}"
+    return f"{count} B"
+
+
+def rate(flops: float) -> str:
+    """195 GFLOP/s."""
+    for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if flops >= scale:
+            return f"{three(flops / scale)} {unit}FLOP/s"
+    return f"{three(flops)} FLOP/s"
+
+
+def bandwidth(bytes_a_second: float) -> str:
+    """Powers of 1000, as vendors state it: 11.4 GB/s."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes_a_second >= scale:
+            return f"{three(bytes_a_second / scale)} {unit}/s"
+    return f"{three(bytes_a_second)} B/s"
+
+
+def number(value: float) -> str:
+    """A count or a mean of counts: 8, 0.40."""
+    return f"{value:.0f}" if abs(value) < 1e15 and value == round(value) else three(value)
+
+
+def percent(share: float) -> str:
+    """12.3 %."""
+    return f"{share * 100:.1f} %" if abs(share) < 1000 else f"{share * 100:.3g} %"
+
+
+def ratio(value: float | None) -> str:
+    """1.80x; an empty text where there is none."""
+    return "" if value is None else f"{value:.2f}x" if abs(value) < 1000 else f"{value:.3g}x"
+
+
+def places(ns: float) -> int:
+    """Decimals that show a time of this size in ms with four significant digits; one number for a whole column."""
+    ms = abs(ns) / 1e6
+    return min(max(3 - math.floor(math.log10(ms)), 0), 6) if ms else 2
+
+
+def ms(ns: float, decimals: int) -> str:
+    """Milliseconds for a column, the unit being in its head."""
+    return f"{ns / 1e6:.{decimals}f}"
