@@ -1,0 +1,142 @@
+"""What changed between two profiles, in ns per step; every column adds up to its profile's median clean step exactly.
+
+The cells are those of the two ledgers, each divided by its own number of steps and never scaled. A ledger is of the
+profiled steps and the headline of the clean ones: what lies between the two (the profiler's price, the luck of the
+window, halves of a nanosecond) is a row of its own. Where one profile has no ledger, the step clock's phases are
+compared, and that row also holds that medians do not add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .ledger import CAUSES, PHASES
+from .profile import Profile
+from .schema import pack
+
+FORMAT = "mlsys.diff"
+REMAINDER = "window against clean"
+NO_CAUSE = "all causes"  # where only phases can be compared
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One cell before and after, ns per step. Only the remainder may be negative."""
+
+    cause: str
+    phase: str
+    before: int
+    after: int
+
+    @property
+    def nanoseconds(self) -> int:
+        """Positive is slower."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """`changes` in the ledger's printing order, the remainder last. Displays as text and as HTML."""
+
+    before: str  # titles
+    after: str
+    before_ns: int  # median clean step
+    after_ns: int
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nanoseconds(self) -> int:
+        """The difference of the median clean steps; positive is slower."""
+        return self.after_ns - self.before_ns
+
+    @property
+    def speedup(self) -> float | None:
+        """Before over after: 1.8 means 1.8 times as fast."""
+        return self.before_ns / self.after_ns if self.before_ns and self.after_ns else None
+
+    def by_cause(self) -> dict[str, int]:
+        """{cause: ns} of the differences, in printing order; they add up to `nanoseconds`."""
+        return _summed((change.cause, change) for change in self.changes)
+
+    def by_phase(self) -> dict[str, int]:
+        """{phase: ns}; the remainder has no phase and goes by its name."""
+        return _summed((change.phase or change.cause, change) for change in self.changes)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, "schema": 1, **pack(self)}, allow_nan=False, separators=(",", ":"))
+
+    def text(self, width: int = 80) -> str:
+        """For a terminal of `width` columns (40 at least)."""
+        from .views.comparison import diff_text
+
+        return diff_text(self, width)
+
+    def html(self) -> str:
+        """One `<div>` with its own style: no script, no network."""
+        from .views.comparison import diff_html
+
+        return diff_html(self)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": self.html()}
+
+
+def diff(before: Profile, after: Profile) -> Diff:
+    """By cause and phase where both have a ledger, else by phase."""
+    by_cause = before.ledger is not None and after.ledger is not None
+    old, new = _cells(before, by_cause), _cells(after, by_cause)
+    changes = [
+        Change(cause, phase, old[cause, phase], new[cause, phase]) for cause, phase in sorted({*old, *new}, key=_order)
+    ]
+    remainder = Change(REMAINDER, "", before.steps.median - old.total(), after.steps.median - new.total())
+    return Diff(
+        before.title,
+        after.title,
+        before.steps.median,
+        after.steps.median,
+        (*changes, remainder),
+        tuple(_unlike(before, after)),
+    )
+
+
+def _cells(profile: Profile, by_cause: bool) -> Counter[tuple[str, str]]:
+    """{(cause, phase): ns per step}; a cell that is missing counts as 0."""
+    if by_cause and (ledger := profile.ledger):
+        return Counter({(e.cause, e.phase): round(e.nanoseconds / ledger.steps) for e in ledger.entries})
+    return Counter({(NO_CAUSE, phase): ns for phase, ns in profile.steps.phases.items()})
+
+
+def _order(cell: tuple[str, str]) -> tuple[int, int, str]:
+    cause, phase = cell
+    causes, phases = list(CAUSES), list(PHASES)
+    return (
+        causes.index(cause) if cause in causes else len(causes),
+        phases.index(phase) if phase in phases else len(phases),
+        phase,
+    )
+
+
+def _summed(named: Iterable[tuple[str, Change]]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for name, change in named:
+        sums[name] = sums.get(name, 0) + change.nanoseconds
+    return sums
+
+
+def _unlike(before: Profile, after: Profile) -> list[str]:
+    """What else differs, and may be why: the step's unit, the device, the peak, the environment."""
+    pairs = {"a step": (before.steps.unit, after.steps.unit)}
+    if before.ledger and after.ledger:
+        old, new = before.ledger.basis, after.ledger.basis
+        pairs |= {"device": (old.device, new.device), "reference dtype": (old.dtype, new.dtype)}
+        pairs |= {"dtype used": (old.dtype_used, new.dtype_used)}
+    both = sorted(before.environment.keys() & after.environment.keys())
+    pairs |= {key: (before.environment[key], after.environment[key]) for key in both}
+    return [f"{key}: {old} → {new}" for key, (old, new) in pairs.items() if old != new]
