@@ -1,0 +1,97 @@
+"""A profile as one file for somebody else: it opens offline, runs nothing, and can be stripped of names first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from ..profilers.errors import UsageError
+from ..profilers.profile import Profile
+from ..profilers.views.columns import crop
+from ..profilers.views.markup import Markup, tag
+
+Format = Literal["html", "json", "md"]
+
+# The views hold no script and load nothing; this makes the browser hold us to it.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PAGE = """body { margin: 0 auto; padding: 32px 24px 48px; max-width: 1100px; background: #ffffff; color-scheme: light dark }
+@media (prefers-color-scheme: dark) { body { background: #14171a } }
+@media print { body { padding: 0; background: none } }
+"""
+
+
+def export(profile: Profile, path: str | Path, format: Format | None = None, redact: bool = False) -> Path:
+    """Write `profile` to `path`, replacing what is there, and say where it is.
+
+    The format is read off the suffix (.html, .json, .md) where none is named. `redact` takes out host names, user names
+    and absolute paths. The file appears whole or not at all.
+    """
+    target = Path(path).expanduser()
+    kind = format or {"htm": "html", "markdown": "md"}.get(suffix := target.suffix[1:].lower(), suffix)
+    if kind not in _WRITERS:
+        known = ", ".join(_WRITERS)
+        raise UsageError(f"no report of format {crop(kind, 20)!r}; give a file that ends in one of: {known}")
+    text = _WRITERS[kind](profile.redacted() if redact else profile)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{kind}'}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, text)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {target}: {(error.strerror or str(error)).lower()}; give another path"
+        ) from error
+    return target.resolve()
+
+
+def page(profile: Profile) -> str:
+    """A whole HTML document around the view that notebooks show."""
+    head = (
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup('<meta name="generator" content="mlsys-studio">'),
+        tag("title", crop(profile.title, 120)),
+        tag("style", Markup(_PAGE)),
+    )
+    body = tag("body", Markup(profile.html()))
+    return "<!doctype html>\n" + tag("html", tag("head", *head), body, lang="en") + "\n"
+
+
+def markdown(profile: Profile) -> str:
+    """The text view in a fence that nothing inside it can close; the headline above it."""
+    body = profile.text(100)
+    fence = "`" * (1 + max(2, _longest_run(body)))
+    title = "".join(
+        f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|&~" else letter for letter in crop(profile.title, 120)
+    )
+    return f"# {title}\n\n{fence}text\n{body}\n{fence}\n"
+
+
+def _longest_run(text: str) -> int:
+    longest = run = 0
+    for letter in text:
+        run = run + 1 if letter == "`" else 0
+        longest = max(longest, run)
+    return longest
+
+
+def _replace(target: Path, text: str) -> None:
+    """Through a file beside it, so that a crash leaves the old one."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)  # mkstemp makes it private; a report is to be passed on
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+_WRITERS: dict[str, Callable[[Profile], str]] = {"html": page, "json": Profile.to_json, "md": markdown}
