@@ -1,0 +1,68 @@
+# make demo            the quickstart, headless: prints the ledger, writes reports/quickstart.html
+# make test            every test of the foundation; `make lint` is a part of it
+# make lab             JupyterLab on the quickstart
+# make lint            ruff and pyright
+# make bench           the benchmarks, each with its targets
+# make test-notebooks  the courseware, executed
+# make gpu             GPU tests and benchmarks, on a box that has torch and pytest and no .venv (PYTHON=python3)
+# make clean           everything that was built; .venv stays
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
+
+.PHONY: help demo test lab lint bench test-notebooks gpu clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+demo: $(READY)
+	@$(PY) -m mlsys_studio.studio.demo
+
+test: $(READY)
+	@$(PY) -m pytest tests -m "not gpu and not slow"
+
+lab: $(READY)
+	@$(VENV)/bin/jupyter lab notebooks/00_quickstart.ipynb
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m pyright
+
+bench: $(READY)
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(PY) $$file; done
+
+test-notebooks: $(READY)
+	@$(PY) -m pytest tests/notebooks
+
+# Nothing is installed here: the link gives the repository root the name it is imported by.
+gpu:
+	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/mlsys_studio
+	@PYTHONPATH=build/gpu $(PYTHON) -m pytest tests -m gpu
+	@PYTHONPATH=build/gpu $(PYTHON) tests/benchmarks/ledger_truth.py --device cuda
+
+clean:
+	@rm -rf build dist reports *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "mlsys-studio needs Python 3.11 or newer, and $(PYTHON) is not; type: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments; type: apt-get install python3-venv"; exit 1; }
+	@echo "[1/3] virtual environment in $(VENV), from $$($(PYTHON) -V)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "[2/3] packages, pinned by constraints.txt (torch is by far the largest)"
+	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook,test]' \
+	    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
+	@echo "[3/3] a link by which type checkers find the package"
+	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/mlsys_studio
+	@touch $@
