@@ -34,6 +34,9 @@ def split(line: str) -> list[str]:
 
 
 def _unquoted(word: str) -> str:
-    quote = word[0]
-    whole = len(word) > 1 and quote in "'\"" and word[-1] == quote and quote not in word[1:-1]
+    if word.startswith("--") and "=" in word:
+        option, _, value = word.partition("=")
+        return f"{option}={_unquoted(value)}"
+    quote = word[:1]
+    whole = len(word) > 1 and quote in ("'", '"') and word[-1] == quote and quote not in word[1:-1]
     return word[1:-1] if whole else word

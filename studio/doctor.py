@@ -177,7 +177,7 @@ def _gpu(machine: Machine, torch: Torch | None) -> Iterator[Check]:
         found = f"torch was built for CUDA {built}, the driver runs at most {driver.cuda}"
         yield Check("CUDA", "fail", found, f"update the NVIDIA driver, or install a torch built for CUDA {driver.cuda}")
     elif torch.error:
-        yield Check("CUDA", "warn", f"torch is built for CUDA {built}; whether it reaches the GPU was not answered")
+        return  # said once already, by "torch answers"
     elif torch.gpus == 0:
         found = f"torch (CUDA {built}) sees none of {len(driver.gpus)} GPU(s)"
         yield Check(

@@ -42,7 +42,6 @@ def parse(words: Sequence[str], prog: str, *, has_cell: bool = False) -> Request
     if name not in verbs.NAMES:
         raise UsageError(f"{prog} has no verb {name!r}{meant(name, verbs.NAMES)} Its verbs: {', '.join(verbs.NAMES)}.")
     verb = find(name)
-    _check_cell(verb, prog, has_cell)
     trailing = next((p for p in verb.parameters if p.trailing), None)
     after: list[str] = []
     if trailing and "--" in rest:
@@ -51,6 +50,7 @@ def parse(words: Sequence[str], prog: str, *, has_cell: bool = False) -> Request
         rest, after = rest[:cut], rest[cut + 1 :]
     _check_options(verb, prog, rest)
     values, extra = parser(verb, prog).parse_known_args(rest)
+    _check_cell(verb, prog, has_cell)  # after the parser, so that --help is answered anywhere
     if extra:
         hint = f" (words for {trailing.name} go after `--`)" if trailing else ""
         raise UsageError(f"{prog} {name} does not take {' '.join(extra)!r}{hint}; type `{prog} {name} --help`.")

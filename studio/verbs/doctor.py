@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ..doctor import Examination
+from typing import TYPE_CHECKING
+
 from ..registry import verb
+
+if TYPE_CHECKING:
+    from ..doctor import Examination
 
 
 @verb
 def doctor() -> Examination:
-    """This machine: GPU, driver, torch, memory, limits; what is wrong and how to mend it.
+    """This machine: GPU, driver, torch, memory, limits; what to mend, and how.
 
     Ends with code 1 if something fails; a warning does not.
     """
