@@ -7,6 +7,7 @@ at hand: each probe a device refuses is left out, never guessed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,7 +49,7 @@ def shortest(call: Callable[[], object], piece: float) -> float:
             call()
             mark.record()
         torch.cuda.synchronize()
-        best = min(best, min(a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)))
+        best = min(best, min(a.elapsed_time(b) for a, b in itertools.pairwise(marks)))
         batch = min(2 * batch, 32)
     return max(best * 1e-3, 1e-9) if best < float("inf") else piece
 
