@@ -38,7 +38,7 @@ def pack(value: Any) -> Any:
 def unpack(kind: Any, data: Any, where: str) -> Any:
     """`data` as a `kind` (dataclass, tuple[T, ...], Mapping[str, T], T | None, or a plain type), or UsageError."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _dataclass(kind, data, where)
     if origin is types.UnionType:
         (some,) = (a for a in arguments if a is not types.NoneType)

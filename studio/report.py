@@ -35,9 +35,9 @@ def export(profile: Profile, path: str | Path, format: Format | None = None, red
         known = ", ".join(_WRITERS)
         raise UsageError(f"no report of format {crop(kind, 20)!r}; give a file that ends in one of: {known}")
     text = _WRITERS[kind](profile.redacted() if redact else profile)
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{kind}'}")
     try:
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{kind}'}")
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
     except OSError as error:

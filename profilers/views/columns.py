@@ -68,4 +68,5 @@ def wrap(text: str, width: int, indent: str = "", most: int = 12) -> list[str]:
 def _column(letter: str) -> int:
     if unicodedata.category(letter) in _MARKS:
         return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+    flag = "\U0001f1e6" <= letter <= "\U0001f1ff"  # half a flag is one column or two, as the terminal likes
+    return 2 if flag or unicodedata.east_asian_width(letter) in "WF" else 1

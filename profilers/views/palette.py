@@ -13,7 +13,7 @@ COLOURS = {
     "precision": "#285f9e",
     "ceiling": "#8fb3da",
     "memory": "#3576b8",
-    "inefficiency": "#5a78b0",
+    "inefficiency": "#4f6a9e",
     "launch": "#d9962e",
     "operators": "#6b8794",
     "uncounted": "#93a5ad",

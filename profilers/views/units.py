@@ -22,8 +22,9 @@ def three(value: float) -> str:
         return f"{value:.0f}"
     if abs(value) >= 1e15:
         return f"{value:.3g}"
-    digits = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):.{min(max(0, digits), 9)}f}"
+    rounded = float(f"{value:.2e}")  # before its digits are counted: 0.9996 is 1.00
+    digits = 2 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:.{min(max(0, digits), 9)}f}"
 
 
 def size(count: int) -> str:
