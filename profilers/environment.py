@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -151,6 +152,7 @@ def nvidia_driver(*, seconds: float = 2.0) -> Driver | None:
     if not shutil.which("nvidia-smi"):
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    deadline = time.monotonic() + seconds
     try:
         # Together: on a machine of many GPUs each takes most of a second.
         with (
@@ -158,7 +160,8 @@ def nvidia_driver(*, seconds: float = 2.0) -> Driver | None:
             subprocess.Popen(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as banner,
         ):
             try:
-                rows, shown = listing.communicate(timeout=seconds)[0], banner.communicate(timeout=seconds)[0]
+                rows = listing.communicate(timeout=seconds)[0]
+                shown = banner.communicate(timeout=max(0.1, deadline - time.monotonic()))[0]
             finally:
                 listing.kill()
                 banner.kill()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from html import escape
@@ -105,11 +106,12 @@ _COLOURS = {"ok": "#2e7d32", "warn": "#b26a00", "fail": "#c62828"}
 
 def examine() -> Examination:
     """This machine, in at most about three seconds."""
+    deadline = time.monotonic() + PATIENCE
     asked = subprocess.Popen([sys.executable, "-c", _ASK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with asked:
         try:
             machine = look()
-            torch = _answer(asked) if machine.packages["torch"] else None
+            torch = _answer(asked, deadline) if machine.packages["torch"] else None
         finally:
             asked.kill()
     return diagnose(machine, torch)
@@ -128,9 +130,9 @@ def diagnose(machine: Machine, torch: Torch | None) -> Examination:
     return Examination(machine.host, tuple(checks))
 
 
-def _answer(asked: subprocess.Popen[str]) -> Torch:
+def _answer(asked: subprocess.Popen[str], deadline: float) -> Torch:
     try:
-        said, complaint = asked.communicate(timeout=PATIENCE)
+        said, complaint = asked.communicate(timeout=max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return Torch(error=f"importing torch takes more than {PATIENCE} s here, so it was not asked")
     if asked.returncode:
