@@ -15,9 +15,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import setuptools
 
 import mlsys_studio
+
+setuptools = pytest.importorskip("setuptools")
 
 ROOT = Path(mlsys_studio.__file__).resolve().parent
 SHIPPED = ("kernels", "magics", "notebooks", "profilers", "studio")
