@@ -42,7 +42,9 @@ class Boundary:
         self._optimizers[who] = self._optimizers.get(who, 0) + 1
         rarest = min(self._optimizers.values())
         closer = [o for o, n in self._optimizers.items() if n == rarest][-1]
-        if self._closer not in self._optimizers or (closer != self._closer and len(self._optimizers) > 1 and who == closer):
+        if self._closer not in self._optimizers or (
+            closer != self._closer and len(self._optimizers) > 1 and who == closer
+        ):
             self._closer = closer
             self._become(f"optimizer step ({name})" if name else "optimizer step")
         return who == self._closer

@@ -6,7 +6,6 @@ claims is the cause *unattributed*: a cell like any other, never spread over its
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -66,7 +65,9 @@ class Basis:
     dtype_used: str  # the dtype most FLOPs ran in
     peak_flops: float | None
     peak_source: str  # "spec: ..." or "measured on this machine"
-    convention: str = "ledger: executed FLOPs, 2 per multiply-add of matmul, convolution, attention (causal: what the mask leaves)"
+    convention: str = (
+        "ledger: executed FLOPs, 2 per multiply-add of matmul, convolution, attention (causal: what the mask leaves)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +114,3 @@ def percentages(parts: Mapping[str, int], whole: int) -> dict[str, float]:
     missing = (sum(parts.values()) * 1000) // whole - sum(q for q, _ in tenths.values())
     up = sorted(tenths, key=lambda k: -tenths[k][1])[:missing]
     return {k: (q + (k in up)) / 10 for k, (q, _) in tenths.items()}
-
-
-def entries_of(cells: Mapping[tuple[str, str], int], wall_ns: int, evidence: Mapping[tuple[str, str], Counter], counts: Mapping[tuple[str, str], Counter], most: int = 5) -> tuple[Entry, ...]:
-    """Cells to entries in printing order; refuses an account that does not add up."""
-    if min(cells.values(), default=0) < 0 or sum(cells.values()) != wall_ns:
-        raise AssertionError(f"ledger of {wall_ns} ns does not add up: {dict(cells)}")
-    order = list(CAUSES)
-    keys = sorted((k for k, v in cells.items() if v), key=lambda k: (order.index(k[1]), PHASES.index(k[0])))
-    return tuple(
-        Entry(p, c, cells[p, c], cells[p, c] / wall_ns, tuple(Evidence(w, ns, counts[p, c][w]) for w, ns in evidence.get((p, c), Counter()).most_common(most) if ns > 0))
-        for p, c in keys
-    )

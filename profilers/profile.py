@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .ledger import Ledger
+from .loop import Loop
 
 if TYPE_CHECKING:
     from .diff import Diff
@@ -112,6 +113,7 @@ class Profile:
     trials: tuple[Trial, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    loop: Loop | None = None  # what the loop is made of, where it was seen
     schema: int = SCHEMA
 
     # Views, exchange and comparison import this module, so its methods import them late.

@@ -15,11 +15,12 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.autograd.graph
@@ -83,6 +84,8 @@ class StepClock:
         self.boundary = Boundary()
         self.optimizers: dict[int, Optimizer] = {}
         self.roots: list[nn.Module] = []
+        self.autocast = False  # was the forward under autocast
+        self._loaders: list[weakref.ref[DataLoader]] = []
         self.forward_by_difference = False
         self.started = self.stopped = 0
         self._on_step = on_step
@@ -103,7 +106,7 @@ class StepClock:
 
     _active: StepClock | None = None
 
-    def __enter__(self) -> StepClock:
+    def __enter__(self) -> Self:
         if StepClock._active is not None:
             raise UsageError("a profile is already running in this process: end it before you start another")
         StepClock._active = self
@@ -129,6 +132,7 @@ class StepClock:
     def _install(self) -> None:
         for place, name, phase in _places():
             self._patch(place, name, functools.partial(self._within, phase))
+        self._patch(DataLoader, "__iter__", self._iterating)
         self._patch(_BaseDataLoaderIter, "__next__", self._fetching)
         self._patch(torch.amp.GradScaler, "step", self._scaling)
         for register, hook in (
@@ -194,6 +198,21 @@ class StepClock:
                     self._event("backward")
 
         return timed
+
+    def _iterating(self, call: Callable) -> Callable:
+        timed = self._within("data", call)
+
+        @functools.wraps(call)
+        def start(loader: Any) -> Any:
+            if self._mine() and all(loader is not known() for known in self._loaders):
+                self._loaders.append(weakref.ref(loader))
+            return timed(loader)
+
+        return start
+
+    def loaders(self) -> list[DataLoader]:
+        """The loaders this loop iterated over and that still live."""
+        return [loader for known in self._loaders if (loader := known()) is not None]
 
     def _fetching(self, call: Callable) -> Callable:
         timed = self._within("data", call)
@@ -384,7 +403,6 @@ class StepClock:
 
 def _places() -> Iterator[tuple[Any, str, str]]:
     """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
-    yield DataLoader, "__iter__", "data"
     yield torch.autograd, "_engine_run_backward", "backward"
     yield torch.autograd.graph, "_engine_run_backward", "backward"
     yield torch, "save", "checkpoint"

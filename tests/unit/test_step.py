@@ -9,13 +9,13 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loader, mlp, train
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from loops import loader, mlp, train
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.step import StepClock, shapes_of
 
@@ -85,7 +85,7 @@ def test_a_patch_somebody_put_on_top_of_ours_is_left_alone():
             ours = builtins.print
             builtins.print = theirs = lambda *a, **k: ours(*a, **k)
         assert builtins.print is theirs
-        builtins.print("", end="")  # through our wrapper, which is asleep
+        builtins.print(end="")  # through our wrapper, which is asleep
     finally:
         builtins.print = original
 
@@ -323,7 +323,7 @@ def test_a_model_inside_a_dataset_is_not_the_forward():
         for x, y in DataLoader(Embedded(), batch_size=2):
             F.cross_entropy(head(x), y).backward()
             optimizer.step()
-    assert [m for m in clock.called()] == [head]
+    assert list(clock.called()) == [head]
 
 
 def test_other_threads_are_not_this_loop():

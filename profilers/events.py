@@ -1,0 +1,81 @@
+"""What the profiler saw, as plain numbers: operators on host threads, launches, and work on the device.
+
+Made once from Kineto's in-memory events; nothing later touches the profiler again. Times are Unix ns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .cost import Call
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvent:
+    """An operator, or a call into the CUDA runtime (`runtime`), on one host thread."""
+
+    name: str
+    start: int
+    end: int
+    thread: int
+    sequence: int = -1  # autograd's; >= 0 where grad mode was on
+    id: int = 0  # operators: what device events point to; runtime calls: their correlation with the device
+    runtime: bool = False
+    call: Call | None = None  # with shapes, where they were recorded
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """A kernel, copy or communication kernel on one stream. `operator` is the HostEvent.id that launched it, or 0."""
+
+    name: str
+    start: int
+    end: int
+    stream: int
+    kind: str  # "compute" | "copy" | "comm"
+    operator: int = 0
+    correlation: int = 0
+
+
+COPIES = ("memcpy", "memset")
+COLLECTIVES = ("nccl", "rccl", "c10d::", "gloo:")
+
+
+def device_kind(name: str) -> str:
+    """A device event's kind from its name: what Kineto's dialects agree on."""
+    low = name.lower()
+    if low.startswith(COPIES):
+        return "copy"
+    return "comm" if low.startswith(COLLECTIVES) else "compute"
+
+
+def from_kineto(events: Iterable[Any], shapes: bool) -> tuple[list[HostEvent], list[DeviceEvent]]:
+    """Kineto's events, user annotations left out; `shapes` says whether the profiler recorded them."""
+    host: list[HostEvent] = []
+    device: list[DeviceEvent] = []
+    for e in events:
+        start, length = e.start_ns(), e.duration_ns()
+        if length < 0 or e.is_user_annotation():
+            continue
+        if "CPU" not in str(e.device_type()):
+            device.append(
+                DeviceEvent(
+                    e.name(), start, start + length, e.device_resource_id(), device_kind(e.name()),
+                    e.linked_correlation_id(), e.correlation_id(),
+                )
+            )  # fmt: skip
+        elif e.name().startswith(("Optimizer.", "enumerate(DataLoader)", "ProfilerStep")):
+            continue  # ranges, not operators; an annotation in some versions, an operator in others
+        else:
+            runtime = e.name().startswith(("cuda", "cu", "hip")) and not e.name().startswith("cudnn")
+            call = Call.from_event(e) if shapes and not runtime else None
+            host.append(
+                HostEvent(
+                    e.name(), start, start + length, e.start_thread_id(), e.sequence_nr(), e.correlation_id(), runtime, call
+                )
+            )  # fmt: skip
+    host.sort(key=lambda h: (h.start, -h.end))
+    device.sort(key=lambda d: d.start)
+    return host, device

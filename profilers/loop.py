@@ -1,0 +1,86 @@
+"""What a loop is made of, read off the objects the clock met: loader, model, optimizer. Facts for findings, no times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .capture import Capture
+    from .step import Mark, StepClock
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """None where the loop has no such part, or where it could not be read."""
+
+    device: str = "cpu"
+    cores: int = 1  # this process may use
+    threads: int = 1  # torch computes with
+    model: str | None = None  # class name
+    parameters: int | None = None
+    dtype: str | None = None  # of most parameters
+    autocast: bool = False
+    compiled: bool = False
+    optimizer: str | None = None
+    optimizer_kind: str | None = None  # "for-loop" | "foreach" | "fused"
+    loader: str | None = None  # the dataset's class name
+    batch_size: int | None = None
+    workers: int | None = None
+    pin_memory: bool | None = None
+    iterable: bool | None = None  # an IterableDataset: workers would need shards
+    fetch_on_cpu: float | None = None  # share of the data phase the loop's thread spent on a CPU
+
+
+def facts(clock: StepClock, capture: Capture | None) -> Loop:
+    """Read once, after the loop has ended."""
+    import torch
+    from torch.utils.data import IterableDataset
+
+    from .hardware import cores
+
+    model = next(iter(clock.called()), None)
+    parameters = list(model.parameters()) if model is not None else []
+    optimizer = next(iter(clock.optimizers.values()), None)
+    loader = next(iter(clock.loaders()), None)
+    return Loop(
+        device=parameters[0].device.type if parameters else "cpu",
+        cores=cores(),
+        threads=torch.get_num_threads(),
+        model=type(model).__name__ if model is not None else None,
+        parameters=sum(p.numel() for p in parameters) if model is not None else None,
+        dtype=str(max(parameters, key=lambda p: p.numel()).dtype).removeprefix("torch.") if parameters else None,
+        autocast=clock.autocast,
+        compiled=any(type(m).__name__ == "OptimizedModule" for m in clock.called()) or clock.forward_by_difference,
+        optimizer=type(optimizer).__name__ if optimizer is not None else None,
+        optimizer_kind=optimizer_kind(optimizer) if optimizer is not None else None,
+        loader=type(loader.dataset).__name__ if loader is not None else None,
+        batch_size=loader.batch_size if loader is not None else None,
+        workers=loader.num_workers if loader is not None else None,
+        pin_memory=loader.pin_memory if loader is not None else None,
+        iterable=isinstance(loader.dataset, IterableDataset) if loader is not None else None,
+        fetch_on_cpu=on_cpu_share(capture.marks, "data") if capture is not None else None,
+    )
+
+
+def optimizer_kind(optimizer: object) -> str | None:
+    """How a torch optimizer steps. Left to itself it takes foreach where every parameter is on CUDA, else a loop."""
+    groups = getattr(optimizer, "param_groups", None)
+    if not groups or "foreach" not in groups[0]:
+        return None
+    first = groups[0]
+    if first.get("fused"):
+        return "fused"
+    on_cuda = all(p.is_cuda for g in groups for p in g["params"])
+    return "foreach" if first["foreach"] or (first["foreach"] is None and on_cuda) else "for-loop"
+
+
+def on_cpu_share(marks: Sequence[Mark], phase: str) -> float | None:
+    """Of the wall time the loop's thread spent in `phase`, the share it was on a CPU (its own clock, not a guess)."""
+    wall = cpu = 0
+    for a, b in pairwise(marks):
+        if a.phase == phase:
+            wall, cpu = wall + b.time - a.time, cpu + b.cpu - a.cpu
+    return min(1.0, cpu / wall) if wall else None

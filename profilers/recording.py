@@ -1,0 +1,145 @@
+"""Measure one block of code: `with record() as r: ...`, then `r.profile`.
+
+Around the block only the step clock runs; in full mode it also opens a capture window for a few steps. What the block
+raises is the user's and passes through; whatever was measured until then is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from .environment import environment
+from .errors import UsageError
+from .ledger import Ledger
+from .loop import facts
+from .profile import Memory, OperatorRow, Profile, StepTimes
+
+if TYPE_CHECKING:
+    from .capture import Capture, Recorder
+    from .step import StepClock
+
+MOST_OPERATORS = 200
+
+
+class Recording:
+    """A context manager; `profile` is None until the block has ended. `mode`: "full" or "light" (step times only)."""
+
+    def __init__(
+        self, title: str = "", mode: str = "full", window: int = 5, progress: Callable[[str], None] | None = None
+    ) -> None:
+        if mode not in ("full", "light"):
+            raise UsageError(f'mode={mode!r} is not known: use "full" or "light"')
+        if not 1 <= window <= 1000:
+            raise UsageError(f"steps={window} cannot be profiled: give a number from 1 to 1000")
+        self.profile: Profile | None = None
+        self.clock: StepClock | None = None
+        self._title, self._mode, self._window = title, mode, window
+        self._progress = progress or (lambda line: print(line, file=sys.stderr))
+        self._recorder: Recorder | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            from .capture import Recorder, Schedule
+            from .step import StepClock
+        except ModuleNotFoundError as missing:
+            raise UsageError(
+                f"profiling needs {missing.name}, which is not installed: pip install 'mlsys-studio[torch]'"
+            ) from None
+        self._recorder = Recorder(Schedule(window=self._window), full=self._mode == "full")
+        self.clock = StepClock(self._recorder)
+        self.clock.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        assert self.clock is not None and self._recorder is not None
+        self._recorder.finish()
+        self.clock.__exit__(kind, error, trace)
+        notes = list(self._recorder.notes)
+        if kind is not None:
+            notes.append(f"the block ended early with {kind.__name__}: what was measured until then is kept")
+        self.profile = self._build(self.clock, self._recorder, notes)
+
+    def _build(self, clock: StepClock, recorder: Recorder, notes: list[str]) -> Profile:
+        capture = recorder.capture() if self._mode == "full" else None
+        ledger, operators = (None, ()) if capture is None else self._account(capture)
+        if capture is None and self._mode == "full" and clock.count:
+            notes.append(why_no_ledger(clock, recorder))
+        if not clock.count:
+            notes.append(NO_STEP)
+        if clock.forward_by_difference:
+            notes.append("forward is measured by difference: the model has no place for a hook (compiled in place)")
+        return Profile(
+            title=self._title,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            steps=step_times(clock, recorder, capture),
+            ledger=ledger,
+            operators=operators[:MOST_OPERATORS],
+            memory=memory(),
+            environment=environment(),
+            loop=facts(clock, capture),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _account(self, capture: Capture) -> tuple[Ledger, tuple[OperatorRow, ...]]:
+        from .accounting import account
+        from .ceilings import measure
+        from .hardware import detect
+
+        device = detect(capture.device)
+        device = device.with_ceilings(measure(device, progress=self._progress))
+        return account(capture, device)
+
+
+NO_STEP = (
+    "no training step was seen: a step ends with an optimizer's step(), or else with the next batch of a DataLoader "
+    "or the next call of a model; put the loop itself inside the profiled block"
+)
+
+
+def why_no_ledger(clock: StepClock, recorder: Recorder) -> str:
+    """One sentence for a loop that ended before a window."""
+    if recorder.notes:
+        return "no ledger: " + recorder.notes[-1]
+    plan = recorder.plan
+    need = plan.warm + plan.clean + 1
+    return f"no ledger: the loop ended after {clock.count} steps, and warm-up and clean steps take {need}; run at least {need + plan.window + 3}"
+
+
+def step_times(clock: StepClock, recorder: Recorder, capture: Capture | None) -> StepTimes:
+    """Every step by the role it played; a loop too short for roles shows all its steps as clean, less the first."""
+    from .capture import median_phases
+
+    clean = [*recorder.before, *recorder.after]
+    warmup = list(recorder.warmup)
+    if not clean:
+        steps = list(clock.steps)
+        warmup, clean = steps[:1], steps[1:]
+    edges = () if capture is None else (capture.start, *capture.edges)
+    return StepTimes(
+        unit=clock.boundary.unit or "none",
+        warmup=tuple(s.wall for s in warmup),
+        clean=tuple(s.wall for s in clean),
+        window=tuple(b - a for a, b in itertools.pairwise(edges)),
+        phases=median_phases(clean),
+        compile_ns=sum(b - a for a, b in clock.spans["compile"]),
+        total_ns=clock.stopped - clock.started,
+    )
+
+
+def memory() -> Memory:
+    """Peaks of this process and of its CUDA device, bytes."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return Memory(host)
+    return Memory(
+        host,
+        torch.cuda.max_memory_allocated(),
+        torch.cuda.max_memory_reserved(),
+        torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory,
+    )

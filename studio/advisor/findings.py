@@ -1,0 +1,242 @@
+"""Findings: a ledger entry that is large, why, and what removing it would gain. One small pure rule a finding.
+
+A prediction is arithmetic on the ledger and nothing else: the step as measured over the step without the seconds the
+rule says a remedy removes. Where those seconds are an upper bound, the advice says "at most".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from ...profilers.ledger import Ledger
+from ...profilers.loop import Loop
+from ...profilers.profile import Finding, Profile
+
+WORTH = 0.03  # of the step: smaller losses are not worth a user's attention
+FUSABLE = ("Adam", "AdamW", "SGD", "Adagrad")  # optimizers torch has fused kernels for
+
+Rule = Callable[[Profile, Ledger, Loop], Finding | None]
+
+
+def findings(profile: Profile) -> tuple[Finding, ...]:
+    """Those of `RULES` that apply, largest saving first; none without a ledger."""
+    if profile.ledger is None:
+        return ()
+    found = (rule(profile, profile.ledger, profile.loop or Loop()) for rule in RULES)
+    return tuple(sorted((f for f in found if f is not None), key=lambda f: -f.saves_ns))
+
+
+def step_ns(ledger: Ledger) -> float:
+    """A step of the window, less what the profiler cost."""
+    return max(1.0, (ledger.wall_ns - ledger.nanoseconds("measurement")) / ledger.steps)
+
+
+def per_step(ledger: Ledger, *causes: str, phases: Iterable[str] | None = None) -> float:
+    """ns a step of the named causes, in the named phases or in all."""
+    if phases is None:
+        return ledger.nanoseconds(*causes) / ledger.steps
+    return sum(ledger.nanoseconds(*causes, phase=p) for p in phases) / ledger.steps
+
+
+def _finding(
+    ledger: Ledger, saves: float, key: str, title: str, evidence: str, advice: str, remedy: str | None = None
+) -> Finding | None:
+    step = step_ns(ledger)
+    if saves < WORTH * step:
+        return None
+    return Finding(key, title, evidence, step / max(step - saves, 0.01 * step), int(saves), remedy, advice)
+
+
+def _ms(ns: float) -> str:
+    return f"{ns / 1e6:.2f} ms"
+
+
+def _share(ns: float, ledger: Ledger) -> str:
+    return f"{_ms(ns)} of {_ms(step_ns(ledger))} a step ({ns / step_ns(ledger):.0%})"
+
+
+def _reasons(ledger: Ledger, cause: str, phase: str | None = None, most: int = 3) -> str:
+    """The entry's largest evidence, by name."""
+    reasons = [
+        e for entry in ledger.entries if entry.cause == cause and phase in (None, entry.phase) for e in entry.evidence
+    ]
+    reasons.sort(key=lambda e: -e.nanoseconds)
+    return ", ".join(f"{e.what} ({_ms(e.nanoseconds / ledger.steps)})" for e in reasons[:most])
+
+
+# -- the host ------------------------------------------------------------------------------------------------------------
+
+
+def workers_for(stall: float, rest: float, cores: int) -> int:
+    """Enough workers to fetch a batch while the rest of a step runs, never more than there are cores."""
+    return max(1, min(cores, math.ceil(stall / max(rest, 1.0))))
+
+
+def with_workers(stall: float, rest: float, on_cpu: float, workers: int, cores: int, threads: int) -> float:
+    """The step once `workers` fetch beside it: the slowest of compute, of fetching, and of all CPU work over all cores."""
+    cpu_work = rest * threads + stall * on_cpu
+    return max(rest, stall / workers, cpu_work / cores)
+
+
+def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    stall = per_step(ledger, "data stall")
+    rest = step_ns(ledger) - stall
+    workers = workers_for(stall, rest, loop.cores)
+    has_room = loop.workers is not None and loop.workers < workers and not loop.iterable
+    on_cpu = 1.0 if loop.fetch_on_cpu is None else loop.fetch_on_cpu
+    threads = loop.threads if loop.device == "cpu" else 1
+    after = with_workers(stall, rest, on_cpu, workers, loop.cores, threads)
+    saves = max(0.0, step_ns(ledger) - after) if has_room else stall
+    where = (
+        f"{loop.loader} is read in the main process (workers 0)"
+        if loop.workers == 0
+        else f"{loop.workers} workers do not keep up"
+    )
+    if loop.workers is None:
+        where = "no torch DataLoader was seen"
+    evidence = f"{_share(stall, ledger)} waiting for the next batch; {where}, {on_cpu:.0%} of it on the CPU"
+    if has_room:
+        advice = f"DataLoader(..., num_workers={workers}, persistent_workers=True)"
+        if loop.device == "cpu" and loop.threads >= loop.cores:
+            advice += "; workers and the model share these cores, so part of the work only moves"
+    else:
+        advice = "at most: move the work out of the loop (tokenise or decode once, keep the result), or cache it"
+    return _finding(
+        ledger, saves, "data-stall", "The model waits for data", evidence, advice, "workers" if has_room else None
+    )
+
+
+def checkpoints(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "io", phases=["checkpoint"])
+    evidence = f"{_share(saves, ledger)} in torch.save and state_dict"
+    return _finding(ledger, saves, "checkpoint", "Checkpoints are saved too often, and in the loop", evidence,
+                    "at most: save every N steps, or torch.distributed.checkpoint.async_save(...)")  # fmt: skip
+
+
+def logs(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "io", phases=["logging"])
+    evidence = f"{_share(saves, ledger)} in print, logging and progress bars"
+    return _finding(
+        ledger,
+        saves,
+        "logging",
+        "Logging stops the loop",
+        evidence,
+        "at most: log every N steps: `if step % 50 == 0: ...`",
+    )
+
+
+def synchronisation(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "sync")
+    evidence = f"{_share(saves, ledger)} with the device drained: {_reasons(ledger, 'sync')}"
+    return _finding(ledger, saves, "sync", "The host waits for the device inside the loop", evidence,
+                    "at most: keep losses on the device (`total += loss.detach()`), call .item(), .cpu() or print every N steps")  # fmt: skip
+
+
+def collection(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "gc")
+    return _finding(ledger, saves, "gc", "Python's garbage collector runs inside the step", f"{_share(saves, ledger)} in collections",
+                    "gc.collect(); gc.freeze() before the loop", "gc-freeze")  # fmt: skip
+
+
+def sleeping(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "unattributed")
+    evidence = f"{_share(saves, ledger)} with the loop's thread off the CPU and no known call explaining it: {_reasons(ledger, 'unattributed')}"
+    return _finding(ledger, saves, "waiting", "The loop waits for something we cannot name", evidence,
+                    "at most: look for sleeps, locks, network or disk calls in the loop's body")  # fmt: skip
+
+
+def python(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "python")
+    if saves < 0.10 * step_ns(ledger):
+        return None
+    evidence = f"{_share(saves, ledger)} in Python between operators: {_reasons(ledger, 'python')}"
+    return _finding(ledger, saves, "python", "Python between operators", evidence,
+                    "at most: move per-step Python out of the loop; a larger batch spreads it over more samples")  # fmt: skip
+
+
+# -- the device ----------------------------------------------------------------------------------------------------------
+
+
+def precision(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    basis, saves = ledger.basis, per_step(ledger, "precision")
+    if basis.dtype == "tf32":
+        remedy, advice = "tf32", 'torch.set_float32_matmul_precision("high")'
+    else:
+        remedy, advice = "autocast", f'with torch.autocast("{loop.device}", torch.{basis.dtype}): loss = ...'
+    evidence = f"{_share(saves, ledger)}: matmuls run in {basis.dtype_used}, this device is faster in {basis.dtype}"
+    return _finding(ledger, saves, "precision", f"A faster dtype is at hand: {basis.dtype}", evidence, advice, remedy)
+
+
+def optimizer(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "launch", "python", phases=["optimizer"])
+    fusable = loop.optimizer in FUSABLE and loop.optimizer_kind in ("for-loop", "foreach")
+    if not fusable:
+        return None
+    evidence = f"{_share(saves, ledger)} dispatching {loop.optimizer} parameter by parameter ({loop.optimizer_kind})"
+    return _finding(ledger, saves, "optimizer", "The optimizer is bound by dispatch", evidence,
+                    f"torch.optim.{loop.optimizer}(..., fused=True)", "fused-optimizer")  # fmt: skip
+
+
+def launches(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "launch", phases=["forward", "backward", "other"])
+    if loop.compiled or saves < 0.10 * step_ns(ledger):
+        return None
+    evidence = f"{_share(saves, ledger)} dispatching operators of forward and backward"
+    batch = f", or a larger batch than {loop.batch_size}" if loop.batch_size else ", or a larger batch"
+    return _finding(
+        ledger,
+        saves,
+        "launch",
+        "The step is bound by dispatch",
+        evidence,
+        f"at most: model.compile(){batch}",
+        "compile",
+    )
+
+
+def elementwise(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    rows = [r for r in profile.operators if r.bound == "memory" and not r.flops and r.phase in ("forward", "backward")]
+    saves = sum(r.nanoseconds for r in rows) / ledger.steps
+    if loop.compiled or saves < 0.10 * step_ns(ledger):
+        return None
+    names = ", ".join(dict.fromkeys(r.name.removeprefix("aten::") for r in rows[:4]))
+    evidence = f"{_share(saves, ledger)} in operators bound by memory: {names}"
+    return _finding(ledger, saves, "memory", "Elementwise chains move the same bytes again and again", evidence,
+                    "at most: model.compile() fuses them", "compile")  # fmt: skip
+
+
+def recomputation(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "recompute")
+    memory = profile.memory
+    if (
+        memory is not None
+        and memory.device_total
+        and memory.device_peak is not None
+        and memory.device_peak > 0.5 * memory.device_total
+    ):
+        return None  # the memory is needed
+    return _finding(ledger, saves, "recompute", "Activations are recomputed although there is room", f"{_share(saves, ledger)} at peak, more in all",
+                    "turn activation checkpointing off, or checkpoint every second layer")  # fmt: skip
+
+
+def copies(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "copy")
+    pinned = loop.pin_memory is False and loop.device == "cuda"
+    evidence = f"{_share(saves, ledger)} copying: {_reasons(ledger, 'copy')}"
+    return _finding(ledger, saves, "copy", "Copies between host and device are exposed", evidence,
+                    "at most: DataLoader(..., pin_memory=True) and batch.to(device, non_blocking=True)", "pin" if pinned else None)  # fmt: skip
+
+
+def communication(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
+    saves = per_step(ledger, "comm", "wait for rank")
+    evidence = f"{_share(saves, ledger)} in collectives nothing hides: {_reasons(ledger, 'comm')}"
+    return _finding(ledger, saves, "comm", "Communication is exposed", evidence,
+                    "at most: larger DDP buckets (bucket_cap_mb), gradient accumulation under no_sync()")  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (
+    data_stall, checkpoints, logs, synchronisation, collection, sleeping, python, precision, optimizer, launches,
+    elementwise, recomputation, copies, communication,
+)  # fmt: skip

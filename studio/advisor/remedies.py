@@ -1,0 +1,309 @@
+"""Remedies: what `fix` does to the user's own objects, and how it takes it back. Source text is never touched.
+
+A remedy is a frozen value with `preview` (the line a user would write), `refusal` (why it cannot be applied here, or
+"") and `apply`, which returns the function that undoes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...profilers.loop import Loop
+from ...profilers.profile import Finding
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.utils.data import DataLoader
+
+Undo = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The live objects of the profiled loop, and the namespace that names them."""
+
+    namespace: dict[str, Any]
+    model: nn.Module | None
+    optimizer: Optimizer | None
+    loader: DataLoader | None
+    loop: Loop
+    dtype: str  # the ledger's reference dtype
+    workers: int  # as many as the finding predicted with
+
+    def names_of(self, thing: object) -> list[str]:
+        return [name for name, value in self.namespace.items() if value is thing]
+
+
+class Remedy(Protocol):
+    @property
+    def numerics(self) -> bool:
+        """True where results change in the last digits: the trial then reports the loss difference."""
+        ...
+
+    def preview(self, subjects: Subjects) -> str: ...
+    def refusal(self, subjects: Subjects) -> str: ...
+    def apply(self, subjects: Subjects) -> Undo: ...
+
+
+def remedy_for(finding: Finding) -> Remedy | None:
+    """The remedy a finding names, or None for advice only."""
+    return REMEDIES.get(finding.remedy or "")
+
+
+# -- the loader ------------------------------------------------------------------------------------------------------------
+
+
+def rebuilt(loader: DataLoader, **changes: Any) -> DataLoader:
+    """The same loader with other settings: same dataset, sampler, collation and generator, so the same batches."""
+    from torch.utils.data import DataLoader
+
+    options: dict[str, Any] = dict(
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+    if is_streamed(loader):
+        options |= dict(batch_size=loader.batch_size, drop_last=loader.drop_last)
+    elif loader.batch_size is None:  # a batch sampler of the user's, or no batching at all
+        options |= (
+            dict(batch_sampler=loader.batch_sampler)
+            if loader.batch_sampler is not None
+            else dict(batch_size=None, sampler=loader.sampler)
+        )
+    else:
+        options |= dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
+    return DataLoader(loader.dataset, **(options | changes))
+
+
+def is_streamed(loader: DataLoader) -> bool:
+    """An IterableDataset takes no sampler."""
+    from torch.utils.data import IterableDataset
+
+    return isinstance(loader.dataset, IterableDataset)
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """Replaces a named loader by the same loader with other settings."""
+
+    choose: Callable[[Subjects], Mapping[str, Any]]
+    numerics: bool = False
+
+    def preview(self, subjects: Subjects) -> str:
+        names = subjects.names_of(subjects.loader)
+        changes = ", ".join(f"{k}={v!r}" for k, v in self.choose(subjects).items())
+        return f"{names[0] if names else 'loader'} = DataLoader(..., {changes})"
+
+    def refusal(self, subjects: Subjects) -> str:
+        if subjects.loader is None:
+            return "the loader is gone: build the DataLoader in a cell of its own and profile again"
+        if not subjects.names_of(subjects.loader):
+            return "the loader has no name in this notebook: build it in an earlier cell (`loader = DataLoader(...)`) and profile again"
+        if type(subjects.loader).__name__ != "DataLoader":
+            return f"{type(subjects.loader).__name__} is not a plain DataLoader, so it cannot be rebuilt safely: change its settings by hand"
+        return ""
+
+    def apply(self, subjects: Subjects) -> Undo:
+        old = subjects.loader
+        assert old is not None
+        new, names = rebuilt(old, **self.choose(subjects)), subjects.names_of(old)
+        subjects.namespace.update(dict.fromkeys(names, new))
+
+        def undo() -> None:
+            for name in names:
+                if subjects.namespace.get(name) is new:
+                    subjects.namespace[name] = old
+            new._iterator = None  # its workers end with it
+
+        return undo
+
+
+def _workers(subjects: Subjects) -> Mapping[str, Any]:
+    return {"num_workers": subjects.workers, "persistent_workers": True, "prefetch_factor": 4}
+
+
+# -- numerics ---------------------------------------------------------------------------------------------------------------
+
+
+def in_float32(output: Any) -> Any:
+    """Half-precision tensors of a model's output as float32, so that the loss is computed as before."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+    if isinstance(output, tuple) and type(output) is tuple:
+        return tuple(in_float32(o) for o in output)
+    if isinstance(output, dict):
+        for key in list(output):
+            output[key] = in_float32(output[key])
+    return output
+
+
+@dataclass(frozen=True, slots=True)
+class Autocast:
+    """Runs the model's forward under autocast in the reference dtype; its output comes back in float32."""
+
+    numerics: bool = True
+
+    def preview(self, subjects: Subjects) -> str:
+        return f'with torch.autocast("{subjects.loop.device}", torch.{subjects.dtype}): ...'
+
+    def refusal(self, subjects: Subjects) -> str:
+        if subjects.model is None:
+            return "the model is gone: build it in an earlier cell and profile again"
+        if subjects.dtype not in ("bfloat16", "float16"):
+            return f"autocast does not offer {subjects.dtype}"
+        if subjects.dtype == "float16" and subjects.optimizer is not None:
+            return "float16 training needs a GradScaler around backward and step: change the loop by hand"
+        return ""
+
+    def apply(self, subjects: Subjects) -> Undo:
+        import torch
+
+        model = subjects.model
+        assert model is not None
+        forward, dtype = model.forward, getattr(torch, subjects.dtype)
+
+        @functools.wraps(forward)
+        def under_autocast(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(subjects.loop.device, dtype):
+                output = forward(*args, **kwargs)
+            return in_float32(output)
+
+        had_own = "forward" in vars(model)
+        model.forward = under_autocast
+
+        def undo() -> None:
+            if vars(model).get("forward") is under_autocast:
+                if had_own:
+                    model.forward = forward
+                else:
+                    del model.forward
+
+        return undo
+
+
+@dataclass(frozen=True, slots=True)
+class Tf32:
+    """Lets float32 matmuls use the tensor cores."""
+
+    numerics: bool = True
+
+    def preview(self, subjects: Subjects) -> str:
+        return 'torch.set_float32_matmul_precision("high")'
+
+    def refusal(self, subjects: Subjects) -> str:
+        return "" if subjects.loop.device == "cuda" else "TF32 exists on CUDA devices only"
+
+    def apply(self, subjects: Subjects) -> Undo:
+        import torch
+
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        return lambda: torch.set_float32_matmul_precision(before)
+
+
+# -- dispatch ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FusedOptimizer:
+    """Switches the optimizer to torch's fused kernel, its state carried over."""
+
+    numerics: bool = True
+
+    def preview(self, subjects: Subjects) -> str:
+        return f"optimizer = {type(subjects.optimizer).__name__}(..., fused=True)"
+
+    def refusal(self, subjects: Subjects) -> str:
+        if subjects.optimizer is None:
+            return "the optimizer is gone: build it in an earlier cell and profile again"
+        return (
+            ""
+            if "fused" in subjects.optimizer.param_groups[0]
+            else f"{type(subjects.optimizer).__name__} has no fused kernel"
+        )
+
+    def apply(self, subjects: Subjects) -> Undo:
+        optimizer = subjects.optimizer
+        assert optimizer is not None
+        before = [(g["fused"], g["foreach"]) for g in optimizer.param_groups]
+
+        def switch(settings: list[tuple[Any, Any]]) -> None:
+            for group, (fused, foreach) in zip(optimizer.param_groups, settings, strict=True):
+                group["fused"], group["foreach"] = fused, foreach
+            optimizer.load_state_dict(optimizer.state_dict())  # moves step counters to where the kernel wants them
+
+        switch([(True, False)] * len(before))
+        return lambda: switch(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Compile:
+    """Compiles the model in place; the first step pays for it."""
+
+    numerics: bool = True
+
+    def preview(self, subjects: Subjects) -> str:
+        names = subjects.names_of(subjects.model)
+        return f"{names[0] if names else 'model'}.compile()"
+
+    def refusal(self, subjects: Subjects) -> str:
+        import shutil
+
+        if subjects.model is None:
+            return "the model is gone: build it in an earlier cell and profile again"
+        if subjects.loop.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+            return "torch.compile needs a C++ compiler on a CPU: apt-get install g++"
+        return ""
+
+    def apply(self, subjects: Subjects) -> Undo:
+        model = subjects.model
+        assert model is not None
+        before = model._compiled_call_impl
+        model.compile()
+
+        def undo() -> None:
+            model._compiled_call_impl = before
+
+        return undo
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeGarbage:
+    """Takes what lives now out of the collector's sight."""
+
+    numerics: bool = False
+
+    def preview(self, subjects: Subjects) -> str:
+        return "gc.collect(); gc.freeze()"
+
+    def refusal(self, subjects: Subjects) -> str:
+        return ""
+
+    def apply(self, subjects: Subjects) -> Undo:
+        gc.collect()
+        gc.freeze()
+        return gc.unfreeze
+
+
+REMEDIES: dict[str, Remedy] = {
+    "workers": LoaderSettings(_workers),
+    "pin": LoaderSettings(lambda _: {"pin_memory": True}),
+    "autocast": Autocast(),
+    "tf32": Tf32(),
+    "fused-optimizer": FusedOptimizer(),
+    "compile": Compile(),
+    "gc-freeze": FreezeGarbage(),
+}

@@ -1,0 +1,180 @@
+"""The ledger's GPU rules on tapes whose account can be worked out by hand. Times in us."""
+
+import random
+
+import pytest
+from tapes import GPU, US, Tape, mm
+
+from mlsys_studio.profilers.accounting import account
+
+
+def cells(tape: Tape, **window) -> dict[str, int]:
+    """{cause: us}, zero cells left out."""
+    ledger, _ = account(tape.capture(**window), GPU)
+    assert sum(e.nanoseconds for e in ledger.entries) == ledger.wall_ns
+    return {c: ns // US for c, ns in ledger.by_cause().items()}
+
+
+def test_a_matmul_is_useful_ceiling_launch_and_the_rest_inefficiency():
+    tape = Tape(1000)
+    tape.kernel(0, 1000, launched=-10, call=mm(500, 500, 800))  # 0.4 GFLOP: 400 us at peak, 500 at the ceiling
+    assert cells(tape) == {"useful": 400, "ceiling": 100, "inefficiency": 498, "launch": 2}
+
+
+def test_mfu_is_the_useful_share():
+    tape = Tape(1000)
+    tape.kernel(0, 1000, launched=-10, call=mm(500, 500, 800))
+    ledger, _ = account(tape.capture(), GPU)
+    assert ledger.mfu == pytest.approx(2 * 500 * 500 * 800 / 1e12 / 1000e-6)
+
+
+def test_a_kernel_without_a_formula_is_uncounted():
+    tape = Tape(100)
+    tape.device.append(tape_kernel := _triton(0, 100))
+    assert cells(tape) == {"uncounted": 100}
+    ledger, _ = account(tape.capture(), GPU)
+    assert ledger.entries[0].evidence[0].what == tape_kernel.name
+
+
+def _triton(at: int, to: int):
+    from mlsys_studio.profilers.events import DeviceEvent
+
+    return DeviceEvent("triton_my_kernel", at * US, to * US, 7, "compute")
+
+
+def test_waiting_for_data_is_a_data_stall():
+    tape = Tape(1000, marks=[(0, "data"), (600, "forward")])
+    tape.kernel(620, 1000, launched=610, call=mm(100, 100, 100))
+    got = cells(tape)
+    assert got["data stall"] == 600
+    assert got["python"] == 10  # 600 to 610: the loop's thread between operators
+    assert got["launch"] >= 10  # 610 to 620: from the operator to its kernel
+
+
+def test_a_sleep_behind_a_busy_device_costs_nothing():
+    tape = Tape(1000)
+    tape.kernel(0, 500, launched=-20, call=mm(100, 100, 100))
+    tape.kernel(500, 1000, launched=-10, call=mm(100, 100, 100))  # queued long before: the host slept 0 to 1000
+    assert set(cells(tape)) == {"useful", "ceiling", "memory", "inefficiency", "launch"} - {"memory"}
+
+
+def test_item_drains_a_deep_queue():
+    tape = Tape(1000)
+    tape.kernel(0, 400, launched=-300, call=mm(100, 100, 100))  # ran ahead by 297 us
+    tape.op("aten::_local_scalar_dense", 10, 400)
+    tape.runtime("cudaStreamSynchronize", 11, 399)
+    tape.kernel(460, 1000, launched=450, call=mm(100, 100, 100))
+    got = cells(tape)
+    assert got["sync"] == 60  # 400 to 460: the host was only late because it had waited
+    assert "python" not in got
+
+
+def test_a_sync_never_claims_more_than_the_run_ahead_it_destroyed():
+    tape = Tape(1000)
+    tape.kernel(0, 400, launched=-23, call=mm(100, 100, 100))  # launched by -20: 20 us ahead
+    tape.runtime("cudaStreamSynchronize", 11, 400)
+    tape.kernel(510, 1000, launched=500, call=mm(100, 100, 100))
+    got = cells(tape)
+    assert got["sync"] == 20 and got["python"] == 80
+
+
+def test_a_host_that_cannot_keep_up_is_launch_and_python():
+    tape = Tape(1000)
+    for t in range(0, 1000, 100):  # a 10 us kernel every 100 us: operator 4 us, Python the rest
+        tape.kernel(t + 10, t + 20, launched=t, call=mm(8, 8, 8))
+    got = cells(tape)
+    assert got["python"] == 800  # from each kernel's end to the next operator
+    assert got["launch"] >= 100
+
+
+def test_copies_under_compute_are_free_and_alone_they_are_exposed():
+    tape = Tape(1000, marks=[(0, "other")])
+    tape.kernel(0, 400, launched=-10, call=mm(100, 100, 100))
+    tape.kernel(100, 300, launched=-5, name="Memcpy HtoD (Pinned -> Device)", stream=8)
+    tape.kernel(400, 700, launched=-4, name="Memcpy HtoD (Pinned -> Device)", stream=8)
+    tape.kernel(700, 1000, launched=-3, call=mm(100, 100, 100))
+    assert cells(tape)["copy"] == 300
+    ledger, _ = account(tape.capture(), GPU)
+    assert ledger.by_phase()["h2d"] == 300 * US
+
+
+def test_only_communication_that_nothing_hides_is_charged():
+    tape = Tape(1000)
+    tape.kernel(0, 600, launched=-10, call=mm(100, 100, 100))
+    tape.kernel(500, 900, launched=-5, name="ncclDevKernel_AllReduce_Sum_bf16_RING", stream=20)
+    tape.kernel(900, 1000, launched=-4, call=mm(100, 100, 100))
+    assert cells(tape)["comm"] == 300
+
+
+def test_concurrent_kernels_share_the_time():
+    tape = Tape(100)
+    tape.kernel(0, 100, launched=-20, call=mm(100, 100, 100), stream=7)
+    tape.kernel(0, 100, launched=-10, call=mm(100, 100, 100), stream=8)
+    _, rows = account(tape.capture(), GPU)
+    assert [(r.calls, r.nanoseconds) for r in rows] == [(2, 100 * US)]
+
+
+def test_a_stream_that_waits_for_another_is_a_dependency():
+    tape = Tape(1000)
+    tape.kernel(0, 500, launched=-10, call=mm(100, 100, 100), stream=7)
+    tape.kernel(550, 1000, launched=-5, call=mm(100, 100, 100), stream=8)
+    assert cells(tape)["dependency"] == 50
+
+
+def test_idle_no_host_event_explains_is_unattributed():
+    tape = Tape(100)
+    tape.marks = []
+    assert cells(tape) in ({"unattributed": 100}, {"python": 100})
+
+
+def random_tape(seed: int) -> Tape:
+    rng = random.Random(seed)
+    tape = Tape(2000)
+    tape.marks = [(0, "other")]
+    t = 0
+    while t < 1900:
+        phase = rng.choice(["data", "forward", "backward", "optimizer", "logging", "checkpoint"])
+        tape.marks.append((t, phase))
+        t += rng.randint(5, 60)
+        begin = t + rng.randint(5, 50)
+        size = rng.randint(1, 200)
+        tape.kernel(begin, begin + rng.randint(1, 150), launched=t, call=mm(size, size, size) if rng.random() < 0.8 else None,
+                    stream=rng.choice([7, 8]), name=rng.choice(["gemm", "gemm", "gemm", "Memcpy DtoH", "ncclDevKernel_x"]))  # fmt: skip
+        t += 6
+        if rng.random() < 0.2:
+            tape.runtime("cudaStreamSynchronize", t, t + 10)
+            t += 12
+    tape.edges = (500, 1000, 2000)
+    return tape
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_account_adds_up_and_no_cell_is_negative(seed):
+    ledger, _ = account(random_tape(seed).capture(), GPU)
+    assert sum(e.nanoseconds for e in ledger.entries) == ledger.wall_ns == 2000 * US
+    assert all(e.nanoseconds > 0 for e in ledger.entries)
+    assert ledger.mfu == pytest.approx(ledger.nanoseconds("useful") / ledger.wall_ns)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_events_are_reported_in_does_not_matter(seed):
+    tape = random_tape(seed)
+    expected, _ = account(tape.capture(), GPU)
+    random.Random(seed).shuffle(tape.host)
+    random.Random(seed + 1).shuffle(tape.device)
+    got, _ = account(tape.capture(), GPU)
+    assert {(e.phase, e.cause): e.nanoseconds for e in got.entries} == {
+        (e.phase, e.cause): e.nanoseconds for e in expected.entries
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_busy_and_idle_of_two_halves_add_up_to_the_whole(seed):
+    """Busy time is additive at any cut; causes of one gap may change where the cut falls inside it."""
+    tape = random_tape(seed)
+    busy = ("useful", "recompute", "precision", "ceiling", "memory", "inefficiency", "uncounted", "copy", "comm")
+    parts = [account(tape.capture(a, b), GPU)[0] for a, b in ((0, 1000), (1000, 2000))]
+    whole, _ = account(tape.capture(), GPU)
+    assert sum(p.nanoseconds("copy", "comm") for p in parts) == whole.nanoseconds("copy", "comm")
+    assert sum(p.wall_ns for p in parts) == whole.wall_ns
+    assert all(p.nanoseconds(*busy) <= p.wall_ns for p in parts)
