@@ -284,7 +284,7 @@ def _read(path: Path) -> tuple[Ceilings | None, tuple[str, ...]]:
         if not copy or not all(math.isfinite(r) and r > 0 for r in [*matmul.values(), *(r for _, r in copy)]):
             raise ValueError("a rate is not positive")
         return found, ()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None, ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as damage:
         return None, (f"{path} cannot be read ({type(damage).__name__}: {damage}): measured anew",)

@@ -70,14 +70,20 @@ def _arithmetic(room: float) -> dict[str, list[Probe]]:
 
 @contextlib.contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """TF32 in matmul and convolution, set for the call and put back: the setting is the user's."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    """TF32 in matmul and convolution, set for the call and put back: the setting is the user's.
+
+    By torch's newer interface, since one may not read the older one while both disagree.
+    """
+    backends: Any = torch.backends
+    units = [backends.cuda.matmul, backends.cudnn.conv]
+    before = [unit.fp32_precision for unit in units]
     try:
+        for unit in units:
+            unit.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for unit, precision in zip(units, before, strict=True):
+            unit.fp32_precision = precision
 
 
 def _under(kind: str, call: Callable[[], object]) -> Callable[[], object]:
@@ -119,7 +125,7 @@ def _scaled_matmuls(room: float) -> list[Probe]:
     def prepare(n: int) -> Callable[[], object]:
         a = torch.randn(n, n, device="cuda").to(torch.float8_e4m3fn)
         b, one = a.t(), torch.ones((), device="cuda")
-        return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+        return lambda: torch.ops.aten._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
     sizes = [n for n in (512, 4096, 8192) if 8 * n * n < room]
     return [Probe(f"scaled matmul {n}", 2 * n**3, lambda n=n: prepare(n)) for n in sizes]

@@ -14,7 +14,7 @@ import functools
 from . import cost_attention, cost_convolution, cost_matmul, cost_memory, cost_optimizer  # noqa: F401  they register
 from .cost_memory import elementwise, foreach
 from .cost_optimizer import optimizer_bytes
-from .cost_registry import DISPATCH, FORMULAS, Call, Cost, Dispatch, OpCost, costs, own_costs
+from .cost_registry import DISPATCH, FORMULAS, Call, Cost, Dispatch, Formula, OpCost, costs, own_costs
 from .operators import dispatches, pointwise
 
 __all__ = [
@@ -49,8 +49,8 @@ def dtype_of(call: Call) -> str:
 
 
 @functools.lru_cache(maxsize=16384)  # a training step repeats the same few hundred calls
-def _cost_of(call: Call, formula: object) -> Cost:
-    if callable(formula):
+def _cost_of(call: Call, formula: Formula | None) -> Cost:
+    if formula:
         return formula(call)
     if dispatches(call.name, call.pattern):
         return DISPATCH

@@ -82,9 +82,9 @@ def raw_attention_backward(call: Call) -> Cost:
 
 def dense(call: Call) -> bool:
     """Four dimensions, no table of lengths, no sliding window: the lengths of packed sequences are in no event."""
-    table = call.shape("cum_seq_q") or call.shape("cu_seqlens_q") or (0,)
+    packed = call.nbytes("cum_seq_q", "cu_seqlens_q") > 0
     window = call.value("window_size_left", -1) >= 0 or call.value("window_size", -1) > 0
-    return len(call.shape("query") or ()) == 4 and not prod(table) and not window
+    return len(call.shape("query")) == 4 and not packed and not window
 
 
 def _mask(call: Call) -> str:

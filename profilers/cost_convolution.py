@@ -7,11 +7,12 @@ position. Dilation and layout change where elements lie, not how many are multip
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from .cost_registry import DISPATCH, Call, Cost, OpCost, Shape, costs
 
 
-def each(values: object, dimensions: int) -> Shape:
+def each(values: Any, dimensions: int) -> Shape:
     """One value for each spatial dimension, where torch allows a single one for all."""
     given = tuple(values) if isinstance(values, tuple) else (values,)
     return given if len(given) == dimensions else given[:1] * dimensions
@@ -57,7 +58,7 @@ def spatial_transposed(call: Call, x: Shape, kernel: Shape) -> Shape:
 )
 def convolution(call: Call) -> Cost:
     """x [b, i, *in], w [o, i/g, *k] -> [b, o, *out]."""
-    x, w = call.shapes[0], call.shape("weight") or call.shape("W") or ()
+    x, w = call.shapes[0], call.shape("weight", "W")
     out = spatial(call, x, w[2:])
     batch = prod(x[: -len(out) - 1])  # nothing before the channels: one image
     return OpCost(2 * batch * prod(out) * prod(w), call.read() + call.itemsize() * batch * w[0] * prod(out))

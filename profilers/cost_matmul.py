@@ -50,9 +50,8 @@ def dot(call: Call) -> Cost:
 @costs("aten::mkldnn_linear", "mkldnn::_linear_pointwise", "mkl::_mkl_linear")
 def linear(call: Call) -> Cost:
     """x [..., k] with a weight [n, k] -> [..., n], and what is fused to it; MKL's packed copy is the weight it reads."""
-    x, w = call.shapes[0], call.shape("weight") or call.shape("W") or call.shape("ORI_W") or ()
-    packed = call.nbytes("MKL_W") if call.shape("MKL_W") else 0
-    return OpCost(2 * prod(x) * w[0], call.read() - packed + call.itemsize() * prod(x[:-1]) * w[0])
+    x, w = call.shapes[0], call.shape("weight", "W", "ORI_W")
+    return OpCost(2 * prod(x) * w[0], call.read() - call.nbytes("MKL_W") + call.itemsize() * prod(x[:-1]) * w[0])
 
 
 @costs("aten::_grouped_mm", "aten::_scaled_grouped_mm", "aten::_scaled_grouped_mm_v2")
@@ -63,7 +62,7 @@ def grouped_matmul(call: Call) -> Cost:
     """
     a, b = call.shapes[:2]
     if len(a) == len(b) == 2:  # groups along the inner dimension: a whole result each
-        multiplied, results = product(a, b), (call.shape("offs") or (1,))[0] * a[0] * b[1]
+        multiplied, results = product(a, b), call.shape("offs")[0] * a[0] * b[1]
     elif len(a) == 3 and len(b) == 2:  # groups along the columns: each meets one matrix of a
         multiplied, results = 2 * prod(a[1:]) * b[1], a[1] * b[1]
     else:

@@ -11,7 +11,23 @@ from .cost_convolution import each
 from .cost_registry import DISPATCH, SCALAR_TYPES, Call, Cost, OpCost, Shape, costs, itemsize
 
 INDEX = 8  # bytes of an int64 index
-_ANSWERS = ("eq", "ne", "lt", "le", "gt", "ge", "logical_", "is", "signbit")  # elementwise, one byte of bool each
+# Elementwise, with one byte of bool each.
+_ANSWERS = {
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "isnan",
+    "isinf",
+    "isposinf",
+    "isneginf",
+    "isfinite",
+    "isreal",
+    "signbit",
+}
+_ANSWERS |= {"logical_and", "logical_or", "logical_xor", "logical_not"}
 
 
 def broadcast(shapes: list[Shape]) -> Shape:
@@ -39,7 +55,7 @@ def foreach(call: Call) -> Cost:
 
 def _result_size(call: Call, tensors: list[int]) -> int:
     """Bytes of a result's element: the widest dtype, of tensors with dimensions if there are any; 1 for an answer."""
-    if call.name.removeprefix("aten::").startswith(_ANSWERS):
+    if call.name.removeprefix("aten::") in _ANSWERS:
         return 1
     with_dimensions = [i for i in tensors if call.shapes[i]] or tensors
     return max((call.itemsize(i) for i in with_dimensions), default=4)
@@ -72,7 +88,7 @@ def like_first(call: Call) -> Cost:
     return OpCost(0, call.read() + call.numel(0) * call.itemsize())
 
 
-@costs("aten::cumsum", "aten::cumprod", "aten::_cumsum", "aten::_cumprod", "aten::_logcumsumexp")
+@costs("aten::cumsum", "aten::cumprod", "aten::_logcumsumexp")
 def running(call: Call) -> Cost:
     """self read, its running result written."""
     return OpCost(0, call.nbytes(0) + call.numel(0) * _asked_size(call))
@@ -157,8 +173,9 @@ def reduced(call: Call) -> int:
     )),
 )  # fmt: skip
 def reduction(call: Call) -> Cost:
-    """self read, what is left of it written."""
-    return OpCost(0, call.nbytes(0) + reduced(call) * _asked_size(call))
+    """self read, what is left of it written; of argmax and argmin its place."""
+    size = INDEX if "arg" in call.name else _asked_size(call)
+    return OpCost(0, call.nbytes(0) + reduced(call) * size)
 
 
 @costs("aten::max", "aten::min", "aten::aminmax", "aten::var_mean", "aten::std_mean", "aten::mode", "aten::kthvalue")
@@ -197,11 +214,9 @@ def group_norm(call: Call) -> Cost:
 def norm_backward(call: Call) -> Cost:
     """grad and x read, with the row's or channel's numbers; of the gradients, those that are wanted written."""
     to_x, *to_weights = call.value("output_mask", (True, True, True))
-    weight = call.nbytes("weight") if call.shape("weight") else 0
-    aside = sum(
-        call.nbytes(a) for a in ("running_mean", "running_var") if call.shape(a)
-    )  # evaluation's, not training's
-    aside += call.numel("reserve") if call.shape("reserve") else 0
+    weight = call.nbytes("weight")
+    aside = call.nbytes("running_mean", "running_var")  # evaluation's, not training's
+    aside += call.nbytes("reserve")
     return OpCost(
         0, call.read() - aside + bool(to_x) * call.numel(0) * call.itemsize() + sum(map(bool, to_weights)) * weight
     )
@@ -248,7 +263,7 @@ def gather(call: Call) -> Cost:
 )  # fmt: skip
 def scatter(call: Call) -> Cost:
     """Index and source read, their elements of self written (read too, to add); all of self copied if not in place."""
-    source = next((a for a in ("src", "source") if call.shape(a) is not None), None)
+    source = next((a for a in ("src", "source") if call.has(a)), None)
     given = call.numel(source) if source else call.numel("index")
     adds = "add" in call.name or "reduce" in call.name
     touched = min(given, call.numel(0)) * call.itemsize() * (1 + adds)
@@ -359,7 +374,7 @@ def padded(call: Call) -> Cost:
 def nll_loss(call: Call) -> Cost:
     """One log-probability for each target; two numbers written unless each loss is wanted."""
     targets = call.numel("target")
-    weight = call.nbytes("weight") if call.shape("weight") else 0
+    weight = call.nbytes("weight")
     results = targets if call.value("reduction", 1) == 0 else 1
     return OpCost(0, call.nbytes("target") + weight + (targets + results + 1) * call.itemsize())
 
@@ -367,7 +382,7 @@ def nll_loss(call: Call) -> Cost:
 @costs("aten::nll_loss_backward", "aten::nll_loss2d_backward")
 def nll_loss_backward(call: Call) -> Cost:
     """The targets read, a gradient like the log-probabilities written, mostly zeros."""
-    weight = call.nbytes("weight") if call.shape("weight") else 0
+    weight = call.nbytes("weight")
     return OpCost(0, call.nbytes(0, "target") + weight + call.numel("self") * call.itemsize())
 
 

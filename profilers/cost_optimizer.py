@@ -9,19 +9,19 @@ from __future__ import annotations
 from .cost_registry import Call, Cost, OpCost, costs
 
 # (tensors read, tensors written) for each parameter, itself and its gradient included.
-PASSES = {"adam": (4, 3), "adamw": (4, 3), "sgd": (2, 1), "sgd+momentum": (3, 2), "adagrad": (3, 2)}
+PASSES = {"adam": (4, 3), "adamw": (4, 3), "sgd": (2, 1), "adagrad": (3, 2)}
 
 
 @costs("aten::_fused_adam_", "aten::_fused_adamw_")
 def fused_adam(call: Call) -> Cost:
     """p, g, m, v read and p, m, v written; with AMSGrad the largest v too."""
-    return OpCost(0, call.read() + call.nbytes("self", "exp_avgs", "exp_avg_sqs") + _list(call, "max_exp_avg_sqs"))
+    return OpCost(0, call.read() + call.nbytes("self", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs"))
 
 
 @costs("aten::_fused_sgd_")
 def fused_sgd(call: Call) -> Cost:
     """p and g read, p written; with momentum its buffer both."""
-    return OpCost(0, call.read() + call.nbytes("self") + _list(call, "momentum_buffer_list"))
+    return OpCost(0, call.read() + call.nbytes("self", "momentum_buffer_list"))
 
 
 @costs("aten::_fused_adagrad_")
@@ -43,8 +43,3 @@ def optimizer_bytes(operator: str, parameter_bytes: int) -> int | None:
     """
     passes = PASSES.get(operator.removeprefix("aten::_fused_").removesuffix("_"))
     return sum(passes) * parameter_bytes if passes and operator.startswith("aten::_fused_") else None
-
-
-def _list(call: Call, name: str) -> int:
-    """Bytes of a list that may be empty."""
-    return call.nbytes(name) if call.shape(name) else 0

@@ -115,9 +115,14 @@ class Call:
         """Where the schema has the argument `name`."""
         return argument_names(self.name, self.pattern).index(name)
 
-    def shape(self, name: str) -> Shape | None:
-        """The shape of the tensor argument `name`; None where it was not given, or this operator has none."""
-        return self.shapes[self.position(name)] if name in argument_names(self.name, self.pattern) else None
+    def has(self, name: str) -> bool:
+        """True where the operator has a tensor argument `name` and it was given."""
+        names = argument_names(self.name, self.pattern)
+        return name in names and self.shapes[names.index(name)] is not None
+
+    def shape(self, *names: str) -> Shape:
+        """The shape of the first of these tensor arguments that was given (torch names one thing variously)."""
+        return self.shapes[self.position(next(name for name in names if self.has(name)))]
 
     def value(self, name: str, default: Any = None) -> Any:
         """The scalar argument `name`; the default where this version of the operator has none."""
@@ -127,8 +132,12 @@ class Call:
         return default if given is None else given
 
     def nbytes(self, *arguments: int | str) -> int:
-        """Bytes of these arguments (positions or names): the distinct elements, so a broadcast dimension counts once."""
-        positions = [self.position(a) if isinstance(a, str) else a for a in arguments]
+        """Bytes of these arguments (positions or names), 0 for one not given.
+
+        The distinct elements count: a dimension that is only expanded has one.
+        """
+        given = [a for a in arguments if isinstance(a, int) or self.has(a)]
+        positions = [self.position(a) if isinstance(a, str) else a for a in given]
         return sum(
             _elements(self.shapes[i], self.strides[i] if self.strides else None) * itemsize(self.dtypes[i])
             for i in positions

@@ -14,7 +14,6 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -121,7 +120,7 @@ def _words(name: str) -> frozenset[str]:
 
 @functools.cache
 def _index() -> dict[frozenset[str], Device]:
-    rows = json.loads(resources.files(__package__).joinpath("data/devices.json").read_text())["devices"]
+    rows = json.loads(Path(__file__).with_name("data").joinpath("devices.json").read_text())["devices"]
     return {_words(name): _spec(row) for row in rows for name in (row["name"], *row["match"])}
 
 
