@@ -126,8 +126,8 @@ def _cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
     """Self times of the loop's thread; what no operator covers is charged at once."""
     t0, t1 = capture.start, capture.end
     events = [h for h in capture.host if h.thread == capture.thread and h.end > t0 and h.start < t1]
-    collecting, compiling = Spans(capture.spans["gc"]), Spans(capture.spans["compile"])
-    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges})
+    collecting, compiling, communicating = (Spans(capture.spans[cause]) for cause in ("gc", "compile", "comm"))
+    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges, *communicating.edges})
     own: Counter[tuple[int, str]] = Counter()
     for a, b, i in cut(innermost(events, t0, t1), cuts):
         phase = phases.at(a)
@@ -139,6 +139,8 @@ def _cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
             own[i, phase] += b - a
         elif a in collecting:
             cells.add(phase, "gc", b - a, "garbage collection")
+        elif a in communicating:
+            cells.add(phase, "comm", b - a, "waiting in a collective")
         elif phase == "backward":
             cells.add(phase, "launch", b - a, "autograd engine between nodes")
         else:
@@ -391,9 +393,10 @@ def _off_cpu(capture: Capture, cells: Cells) -> None:
     for a, b in pairwise(capture.marks):
         if capture.start <= a.time < capture.end and a.phase not in WHOLE:
             off[a.phase] += max(0, (b.time - a.time) - (b.cpu - a.cpu))
-    for phase, ns in off.items():
-        if capture.device == "cpu":
-            cells.move(phase, "python", "unattributed", ns, "the loop's thread was off the CPU")
+    if capture.device == "cpu":
+        for phase, ns in off.items():
+            unexplained = ns - cells.sums[phase, "comm"]
+            cells.move(phase, "python", "unattributed", unexplained, "the loop's thread was off the CPU")
 
 
 def _measurement(capture: Capture, device: Device, phases: Labels, cells: Cells) -> int:

@@ -33,8 +33,8 @@ class Schedule:
     warm: int = 3
     warm_most: int = 12  # warm-up ends earlier, once step times settle and nothing compiles
     clean: int = 5
-    clean_ns: int = 100_000_000  # short steps: more of them, for as long as this
-    clean_most: int = 50
+    clean_ns: int = 50_000_000  # short steps: more of them, for as long as this
+    clean_most: int = 15
     window: int = 5
     window_seconds: float = 20.0
     tries: int = 3
@@ -53,7 +53,7 @@ class Capture:
     host: tuple[HostEvent, ...]  # with calls, where shapes were found
     on_device: tuple[DeviceEvent, ...]
     marks: tuple[Mark, ...]
-    spans: Mapping[str, tuple[Span, ...]]  # "gc", "compile"
+    spans: Mapping[str, tuple[Span, ...]]  # "gc", "compile", "comm"
     clean_wall: int  # median clean step, 0 where there was none
     clean_phases: Mapping[str, int]
     optimizer_bytes: int  # parameters under the optimizers, for fused steps whose shapes are unknown
@@ -270,12 +270,13 @@ class Recorder:
         return self._build(min(windows, key=lambda w: (w.end - w.start) / len(w.edges)), self._clock)
 
     def _build(self, window: _Recording, clock: StepClock) -> Capture:
-        host, device = from_kineto(window.profiler.kineto_results.events(), window.shapes)
+        seen = from_kineto(window.profiler.kineto_results.events(), window.shapes)
+        host, device = seen.host, seen.device
         thread = next((h.thread for h in host if h.name == "aten::empty"), host[0].thread if host else 0)
         if not window.shapes and self._shaped is not None:
             phase = Labels([(m.time, m.phase) for m in window.marks])
             shaped_phase = Labels([(m.time, m.phase) for m in self._shaped.marks])
-            shaped, _ = from_kineto(self._shaped.profiler.kineto_results.events(), True)
+            shaped = from_kineto(self._shaped.profiler.kineto_results.events(), True).host
             inside = [h for h in shaped if self._shaped.start <= h.start < self._shaped.end]
             timed = [h for h in host if window.start <= h.start < window.end]
             ranks, shaped_ranks = _thread_order(timed), _thread_order(inside)
@@ -304,7 +305,7 @@ class Recorder:
             host=tuple(host),
             on_device=tuple(device),
             marks=window.marks,
-            spans={cause: tuple(spans) for cause, spans in clock.spans.items()},
+            spans={"comm": tuple(seen.collectives)} | {cause: tuple(spans) for cause, spans in clock.spans.items()},
             clean_wall=int(statistics.median([s.wall for s in clean])) if clean else 0,
             clean_phases=median_phases(clean),
             optimizer_bytes=sum(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cost import Call
+from .timeline import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,28 @@ def device_kind(name: str) -> str:
     return "comm" if low.startswith(COLLECTIVES) else "compute"
 
 
-def from_kineto(events: Iterable[Any], shapes: bool) -> tuple[list[HostEvent], list[DeviceEvent]]:
+@dataclass(frozen=True, slots=True)
+class Events:
+    """One recording. `collectives` are those a host thread runs asynchronously (gloo), from call to completion."""
+
+    host: list[HostEvent]
+    device: list[DeviceEvent]
+    collectives: list[Span]
+
+
+def from_kineto(events: Iterable[Any], shapes: bool) -> Events:
     """Kineto's events, user annotations left out; `shapes` says whether the profiler recorded them."""
     host: list[HostEvent] = []
     device: list[DeviceEvent] = []
+    collectives: list[Span] = []
     for e in events:
         start, length = e.start_ns(), e.duration_ns()
         if length < 0 or e.is_user_annotation():
             continue
-        if "CPU" not in str(e.device_type()):
+        if e.is_async():  # it ends on another thread: no part of any thread's nesting
+            if e.name().startswith(COLLECTIVES):
+                collectives.append((start, start + length))
+        elif "CPU" not in str(e.device_type()):
             device.append(
                 DeviceEvent(
                     e.name(), start, start + length, e.device_resource_id(), device_kind(e.name()),
@@ -78,4 +92,4 @@ def from_kineto(events: Iterable[Any], shapes: bool) -> tuple[list[HostEvent], l
             )  # fmt: skip
     host.sort(key=lambda h: (h.start, -h.end))
     device.sort(key=lambda d: d.start)
-    return host, device
+    return Events(host, device, collectives)

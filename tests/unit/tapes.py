@@ -8,7 +8,7 @@ from mlsys_studio.profilers.capture import Capture
 from mlsys_studio.profilers.ceilings import Ceilings
 from mlsys_studio.profilers.cost import Call
 from mlsys_studio.profilers.events import DeviceEvent, HostEvent, device_kind
-from mlsys_studio.profilers.hardware import Device
+from mlsys_studio.profilers.hardware import Device, Kind
 from mlsys_studio.profilers.shapes import Join
 from mlsys_studio.profilers.step import Mark
 
@@ -25,6 +25,7 @@ CEILINGS = Ceilings(
     torch="",
     threads=1,
 )
+CPU = Device("Tape", "cpu", 1 << 34, ceilings=CEILINGS)
 GPU = Device("Tape", "cuda", 1 << 34, {"float32": 1e12}, "by hand", 1e12, "high", CEILINGS)
 
 
@@ -41,11 +42,15 @@ class Tape:
     device: list[DeviceEvent] = field(default_factory=list)
     marks: list[tuple[int, str]] = field(default_factory=lambda: [(0, "other")])
     edges: tuple[int, ...] = ()
+    spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    off_cpu: list[tuple[int, int]] = field(default_factory=list)  # when the loop's thread was off the CPU
+    clean_wall: int = 0
+    clean_phases: dict[str, int] = field(default_factory=dict)
     ids: int = 0
 
-    def op(self, name: str, at: int, to: int, call: Call | None = None, thread: int = 1) -> int:
+    def op(self, name: str, at: int, to: int, call: Call | None = None, thread: int = 1, sequence: int = -1) -> int:
         self.ids += 1
-        self.host.append(HostEvent(name, at * US, to * US, thread, -1, self.ids, False, call))
+        self.host.append(HostEvent(name, at * US, to * US, thread, sequence, self.ids, False, call))
         return self.ids
 
     def runtime(self, name: str, at: int, to: int, thread: int = 1, correlation: int = 0) -> None:
@@ -66,20 +71,23 @@ class Tape:
         self.runtime("cudaLaunchKernel", launched + 1, launched + 3, thread, correlation=1000 + owner)
         self.device.append(DeviceEvent(name, at * US, to * US, stream, device_kind(name), owner, 1000 + owner))
 
-    def capture(self, start: int = 0, end: int | None = None) -> Capture:
+    def cpu_clock(self, t: int) -> int:
+        return t - sum(max(0, min(b, t) - a) for a, b in self.off_cpu)
+
+    def capture(self, start: int = 0, end: int | None = None, device: Kind = "cuda") -> Capture:
         end = self.length if end is None else end
         return Capture(
-            device="cuda",
+            device=device,
             start=start * US,
             end=end * US,
             edges=tuple(e * US for e in self.edges) or (end * US,),
             thread=1,
             host=tuple(sorted(self.host, key=lambda h: (h.start, -h.end))),
             on_device=tuple(sorted(self.device, key=lambda d: d.start)),
-            marks=tuple(Mark(t * US, t * US, phase) for t, phase in self.marks),
-            spans={"gc": (), "compile": ()},
-            clean_wall=0,
-            clean_phases={},
+            marks=tuple(Mark(t * US, self.cpu_clock(t) * US, phase) for t, phase in [*self.marks, (end, "other")]),
+            spans={c: tuple((a * US, b * US) for a, b in self.spans.get(c, ())) for c in ("gc", "compile", "comm")},
+            clean_wall=self.clean_wall * US,
+            clean_phases={p: ns * US for p, ns in self.clean_phases.items()},
             optimizer_bytes=0,
             join=Join(),
         )

@@ -1,0 +1,158 @@
+"""Training loops with a loss that can be switched on: a byte-level GPT, a CNN, and an LSTM the rules were not fitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+FILES = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+SINK = open(os.devnull, "w")  # noqa: SIM115  prints must go somewhere that costs what a print costs
+
+Loss = frozenset[str]
+
+
+class Bytes(Dataset):
+    """129 bytes of a real file: 128 to read and the next of each to predict."""
+
+    def __init__(self, losses: Loss) -> None:
+        self.losses = losses
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+    def __getitem__(self, i: int):
+        path = FILES[i % len(FILES)]
+        with path.open("rb") as file:
+            file.seek((i * 977) % max(1, path.stat().st_size - 200))
+            raw = file.read(129).ljust(129)
+        lose_in_dataset(self.losses)
+        x = torch.frombuffer(bytearray(raw), dtype=torch.uint8).long()
+        return x[:-1], x[1:]
+
+
+class Pictures(Bytes):
+    def __getitem__(self, i: int):
+        lose_in_dataset(self.losses)
+        return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(i)), i % 10
+
+
+def lose_in_dataset(losses: Loss) -> None:
+    if "sleep" in losses:
+        time.sleep(0.0015)
+    if "transform" in losses:
+        t = torch.randn(120, 120)
+        for _ in range(6):
+            t = torch.tanh(t @ t / 120)
+        sum(j * j for j in range(12_000))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(self.before(x)).chunk(3, -1))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.between(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.bytes, self.positions = nn.Embedding(256, width), nn.Embedding(128, width)
+        self.blocks, self.head = nn.ModuleList(Block(width) for _ in range(depth)), nn.Linear(width, 256)
+
+    def forward(self, x):
+        x = self.bytes(x) + self.positions.weight
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class LSTM(nn.Module):
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.bytes, self.lstm, self.head = (
+            nn.Embedding(256, width),
+            nn.LSTM(width, width, batch_first=True),
+            nn.Linear(width, 256),
+        )
+
+    def forward(self, x):
+        return self.head(self.lstm(self.bytes(x))[0])
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1, stride=2), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def model_of(which: str, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    wide = device == "cuda"
+    models = {"gpt": lambda: GPT(1024 if wide else 160, 8 if wide else 3), "cnn": cnn, "lstm": LSTM}
+    return models[which]().to(device)
+
+
+def steps(which: str, losses: Loss, device: str = "cpu", group: object = None) -> Iterator[None]:
+    """One training step each; `losses` are what it wastes, `group` an initialised process group to reduce over."""
+    model = model_of(which, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    batch = {"gpt": 32 if device == "cuda" else 8, "cnn": 32, "lstm": 8}[which]
+    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses), batch_size=batch)
+    tiny, other = torch.zeros(4, device=device), torch.randn(1 << 24, device=device) if "copies" in losses else None
+    path = Path(tempfile.gettempdir()) / f"ledger_truth_{os.getpid()}.pt"
+    flat = torch.zeros(2_000_000) if "all-reduce" in losses else None
+    try:
+        for batch_ in cached(loader) if device == "cuda" and not losses & {"sleep", "transform"} else loader:
+            x, y = (t.to(device, non_blocking=True) for t in batch_)
+            with torch.autocast(device, torch.bfloat16, enabled="bf16" in losses):
+                out = model(x)
+            loss = F.cross_entropy(out.flatten(0, -2).float(), y.flatten())
+            if "tiny" in losses:
+                for _ in range(3000):
+                    tiny.add_(1)
+            if "idle" in losses or "hidden sleep" in losses:
+                time.sleep(0.012)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if "save" in losses:
+                for _ in range(3):
+                    torch.save((model.state_dict(), optimizer.state_dict()), path)
+            if "print" in losses:
+                for _ in range(40):
+                    print(next(model.parameters()).flatten()[:9], file=SINK)
+            if "item" in losses:
+                loss.item()
+            if other is not None:
+                other.cpu()
+            if flat is not None:
+                torch.distributed.all_reduce(flat)
+            yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def cached(loader: DataLoader) -> Iterator:
+    """The same few batches again and again: a GPU's step without a data stall."""
+    few = [batch for batch, _ in zip(loader, range(4), strict=False)]
+    while True:
+        yield from few
