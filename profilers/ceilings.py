@@ -2,8 +2,8 @@
 
 A shared machine halves its rates for seconds at a time, and ceilings taken in such a moment would make every later
 profile look better than it was. So all probes take turns over several bouts, the best of each is kept, what was
-measured is cached per machine, and measuring again can only raise it (unless asked to forget). Where bouts disagreed,
-the next profile measures again by itself.
+measured is cached per machine, and measuring again can only raise it (unless asked to forget). Where other programs
+took the cores away meanwhile, the next profile measures again by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCHEMA = 1
 BOUTS = 6  # spread over the whole measurement, so that a disturbed second or two do not decide
 PATIENCE = 0.1  # seconds one call may take
 HOPELESS = 0.25  # of the best rate of its dtype: more than any disturbance takes away
-STEADY = 0.8  # median bout over best bout: a calm machine shows 0.9 and more
+CALM = 10.0  # interruptions a second and thread; one busy neighbour on two cores makes 100, and halves every rate
 TRIES = 3  # measurements made by themselves on a machine that is never calm
 
 Progress = Callable[[str], None]
@@ -52,7 +52,7 @@ class Ceilings:
     measured_at: str  # ISO 8601, UTC
     torch: str
     threads: int
-    steadiness: float = 1.0  # a usual bout over the best one: low where the machine was busy with something else
+    interrupted: float = 0.0  # times a second that another program took a core from a measuring thread
     times: int = 1  # measurements these are the best of
     notes: tuple[str, ...] = ()
 
@@ -86,7 +86,7 @@ class Ceilings:
         return dataclasses.replace(
             raised,
             dispatch_ns=min(self.dispatch_ns, other.dispatch_ns),
-            steadiness=max(self.steadiness, other.steadiness),
+            interrupted=min(self.interrupted, other.interrupted),
             times=self.times + other.times,
             notes=self.notes + other.notes,
         )
@@ -108,21 +108,24 @@ def measure(
 
     path = _path(device)
     known, notes = (None, ()) if refresh else _read(path)
-    if known and not again and (known.steadiness >= STEADY or known.times >= TRIES):
-        return known
+    if known and not again and (known.interrupted <= CALM or known.times >= TRIES):
+        return _warned(known)
     if device.kind == "cuda":
         from .ceilings_cuda import probe
     else:
         from .ceilings_cpu import probe
+    began, before = time.perf_counter(), _interruptions()
     found = probe(seconds, progress or (lambda _: None))
+    interruptions = (_interruptions() - before) / (time.perf_counter() - began) / torch.get_num_threads()
     fresh = Ceilings(
         **found,
+        interrupted=interruptions,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         notes=notes,
     )
-    return _write(path, fresh if known is None else fresh.best_of(known))
+    return _warned(_write(path, fresh if known is None else fresh.best_of(known)))
 
 
 def cached(device: Device) -> Ceilings | None:
@@ -189,14 +192,31 @@ def take_turns(
 
 
 def summary(rates: Rates) -> dict[str, Any]:
-    """matmul, copy and steadiness of `Ceilings`, from what each probe showed in each bout."""
-    bouts = [seen for family in rates.values() for seen in family.values() if len(seen) > 1]
-    steady = [statistics.median(seen) / max(seen) for seen in bouts]
+    """matmul and copy of `Ceilings`: the best bout of each probe, and of each dtype the best probe."""
     return {
         "matmul": {d: max(max(seen) for seen in of.values()) for d, of in rates.items() if of and d != "copy"},
         "copy": tuple(sorted((int(nbytes), max(seen)) for nbytes, seen in rates["copy"].items())),
-        "steadiness": statistics.median(steady) if steady else 1.0,
     }
+
+
+def _interruptions() -> int:
+    """How often the system took a core from one of this process's threads; 0 where it does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _warned(ceilings: Ceilings) -> Ceilings:
+    """With a note where the machine was busy: its ceilings are then too low, and every share of them too high."""
+    if ceilings.interrupted <= CALM:
+        return ceilings
+    note = (
+        f"ceilings were measured while other programs took the cores away {ceilings.interrupted:.0f} times a second, "
+        "and may be too low: measure again when the machine is calm"
+    )
+    return dataclasses.replace(ceilings, notes=(*ceilings.notes, note))
 
 
 def _prepared(probe: Probe) -> Callable[[], object] | None:
