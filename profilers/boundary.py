@@ -20,19 +20,20 @@ class Boundary:
     def __init__(self) -> None:
         self.unit = ""  # "" until known
         self.changes = 0  # how often the unit changed: whoever counts steps starts again
+        self.optimizer_steps = 0  # once there are any, nothing but an optimizer ends a step
         self._seen: Counter[str] = Counter()
         self._optimizers: dict[int, int] = {}  # id -> steps, in order of first appearance
         self._closer: int | None = None
         self._closed = 0
 
-    @property
-    def optimizer_steps(self) -> int:
-        return self._seen["optimizer"]
-
     def closes(self, kind: str, who: int = 0, name: str = "") -> bool:
         """kind: "optimizer" | "data" | "forward" | "backward"; `who` and `name` tell optimizers apart."""
-        self._seen[kind] += 1
-        ends = self._optimizer(who, name) if kind == "optimizer" else self._fallback(kind)
+        if kind == "optimizer":
+            self.optimizer_steps += 1
+            ends = self._optimizer(who, name)
+        else:
+            self._seen[kind] += 1
+            ends = self._fallback(kind)
         self._closed += ends
         return ends
 
@@ -40,6 +41,8 @@ class Boundary:
         if who not in self._optimizers and self._closer is not None and self._closed > SETTLED:
             return False
         self._optimizers[who] = self._optimizers.get(who, 0) + 1
+        if who == self._closer and len(self._optimizers) == 1:
+            return True
         rarest = min(self._optimizers.values())
         closer = [o for o, n in self._optimizers.items() if n == rarest][-1]
         if self._closer not in self._optimizers or (

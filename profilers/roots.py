@@ -19,14 +19,19 @@ def tops(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [m for m in modules if id(m) not in inner]
 
 
-def living_roots(parameters: Iterable[nn.Parameter] | None = None) -> list[nn.Module]:
-    """Outermost living modules with parameters; of those, the ones owning any of `parameters` where these are given.
+def owning(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> list[nn.Module]:
+    """Those of `modules` that hold any of `parameters`."""
+    wanted = {id(p) for p in parameters}
+    return [m for m in modules if any(id(p) in wanted for p in m.parameters())]
+
+
+def living_roots() -> list[nn.Module]:
+    """Outermost living modules with parameters.
 
     Walks the garbage collector's objects once (about 0.1 s per million): call it in warm-up only.
     """
-    roots = tops(o for o in gc.get_objects() if issubclass(type(o), nn.Module))
-    wanted = None if parameters is None else {id(p) for p in parameters}
-    return [m for m in roots if any(wanted is None or id(p) in wanted for p in m.parameters())]
+    modules = (o for o in gc.get_objects() if issubclass(type(o), nn.Module))
+    return [m for m in tops(modules) if next(m.parameters(), None) is not None]
 
 
 def hookable(module: nn.Module) -> bool:

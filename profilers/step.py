@@ -15,12 +15,10 @@ import logging
 import sys
 import threading
 import time
-import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.autograd.graph
@@ -35,17 +33,17 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from .boundary import FALLBACKS, Boundary
 from .errors import UsageError
-from .roots import below, hookable, living_roots
+from .roots import below, hookable, living_roots, owning
 
 now = time.time_ns  # the profiler stamps Unix nanoseconds as well
 
 KEPT_STEPS = 4096  # a clock may run for weeks
 WHOLE = ("data", "checkpoint", "logging")  # phases charged whole: a model inside a dataset is not the loop's forward
+LOADERS_AT_MOST = 4  # a loop may make a new one every epoch
 HOOKED_AT_MOST = 64  # roots hooked while we look for the ones that are called
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One whole step, in Unix ns. `phases` is the exclusive time of each phase and adds up to end - start."""
 
     start: int
@@ -58,8 +56,7 @@ class Step:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """From `time` (Unix ns) on, the loop is in `phase`; `cpu` is the thread's CPU clock at that moment (ns)."""
 
     time: int
@@ -85,7 +82,7 @@ class StepClock:
         self.optimizers: dict[int, Optimizer] = {}
         self.roots: list[nn.Module] = []
         self.autocast = False  # was the forward under autocast
-        self._loaders: list[weakref.ref[DataLoader]] = []
+        self.loaders: list[DataLoader] = []  # held: a loop inside a function drops its own before we read it
         self.forward_by_difference = False
         self.started = self.stopped = 0
         self._on_step = on_step
@@ -132,6 +129,8 @@ class StepClock:
     def _install(self) -> None:
         for place, name, phase in _places():
             self._patch(place, name, functools.partial(self._within, phase))
+        for place in (torch.autograd, torch.autograd.graph):
+            self._patch(place, "_engine_run_backward", self._running_backward)
         self._patch(DataLoader, "__iter__", self._iterating)
         self._patch(_BaseDataLoaderIter, "__next__", self._fetching)
         self._patch(torch.amp.GradScaler, "step", self._scaling)
@@ -193,37 +192,52 @@ class StepClock:
                 return call(*args, **kwargs)
             finally:
                 self._leave(depth)
-                if phase == "backward":
-                    self._based("other")
-                    self._event("backward")
 
         return timed
+
+    def _running_backward(self, call: Callable) -> Callable:
+        timed = self._within("backward", call)
+
+        @functools.wraps(call)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not self._mine() or self._stack[-1] == "backward":
+                return call(*args, **kwargs)
+            try:
+                return timed(*args, **kwargs)
+            finally:
+                if self.forward_by_difference:
+                    self._based("other")
+                if not self.boundary.optimizer_steps:
+                    self._event("backward")
+
+        return run
 
     def _iterating(self, call: Callable) -> Callable:
         timed = self._within("data", call)
 
         @functools.wraps(call)
         def start(loader: Any) -> Any:
-            if self._mine() and all(loader is not known() for known in self._loaders):
-                self._loaders.append(weakref.ref(loader))
+            if self._mine() and len(self.loaders) < LOADERS_AT_MOST and all(loader is not l for l in self.loaders):
+                self.loaders.append(loader)
             return timed(loader)
 
         return start
 
-    def loaders(self) -> list[DataLoader]:
-        """The loaders this loop iterated over and that still live."""
-        return [loader for known in self._loaders if (loader := known()) is not None]
-
     def _fetching(self, call: Callable) -> Callable:
-        timed = self._within("data", call)
-
         @functools.wraps(call)
         def fetch(iterator: Any) -> Any:
             if not self._mine() or self._stack[-1] == "data":
                 return call(iterator)
-            self._event("data")
-            batch = timed(iterator)
-            self._based("forward")
+            if not self.boundary.optimizer_steps:
+                self._event("data")
+            depth = len(self._stack)
+            self._enter("data")
+            try:
+                batch = call(iterator)
+            finally:
+                self._leave(depth)
+            if self.forward_by_difference:
+                self._based("forward")
             if self.recording:
                 self.batches.append((self._last, shapes_of(batch)))
             return batch
@@ -232,10 +246,9 @@ class StepClock:
 
     def _based(self, phase: str) -> None:
         """Without a forward hook, what lies between a batch and its backward is forward, by difference."""
-        if self.forward_by_difference:
-            self._stack[0] = phase
-            if self.recording and len(self._stack) == 1:
-                self.marks.append(Mark(self._last, time.thread_time_ns(), phase))
+        self._stack[0] = phase
+        if self.recording and len(self._stack) == 1:
+            self.marks.append(Mark(self._last, time.thread_time_ns(), phase))
 
     # -- optimizers --------------------------------------------------------------------------------------------------
 
@@ -246,22 +259,22 @@ class StepClock:
         if who not in self.optimizers:
             self.optimizers[who] = optimizer
             self._own(optimizer)
-        stale = [depth for other, depth in self._stepping if other == who]
-        if stale:  # its last step raised, and the loop went on
-            self._leave(stale[0])
+        if self._stepping and (stale := [depth for other, depth in self._stepping if other == who]):
+            self._leave(stale[0])  # its last step raised, and the loop went on
             self._stepping = [(o, d) for o, d in self._stepping if d < stale[0]]
         self._stepping.append((who, len(self._stack)))
         self._enter("optimizer")
 
     def _after_optimizer(self, optimizer: Optimizer, *_: object) -> None:
-        if not self._mine() or id(optimizer) not in (o for o, _ in self._stepping):
+        if not self._mine():
             return
+        me = id(optimizer)
         while self._stepping:
             who, depth = self._stepping.pop()
-            if who == id(optimizer):
+            if who == me:
                 self._leave(depth)
-                break
-        self._event("optimizer", id(optimizer), type(optimizer).__name__)
+                self._event("optimizer", me, type(optimizer).__name__)
+                return
 
     def _scaling(self, call: Callable) -> Callable:
         """`GradScaler.step`: where it skips the optimizer, the step ends all the same."""
@@ -282,7 +295,8 @@ class StepClock:
         """Hook the models of an optimizer seen for the first time: they may be younger than the clock."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._looked = self.count
-        for module in living_roots(parameters)[:HOOKED_AT_MOST]:
+        owners = owning(self.roots, parameters) or owning(living_roots(), parameters)
+        for module in owners[:HOOKED_AT_MOST]:
             self._candidates.append(module)
             self._hook(module)
 
@@ -344,10 +358,14 @@ class StepClock:
             self._settle_roots()
         if self.recording:
             self.marks.append(Mark(t, time.thread_time_ns(), self._stack[-1]))
-        self._watch_compiler()
-        if self._on_step:
+        if not self._compile_hooked:
+            self._watch_compiler()
+        if self._on_step is None:
+            self._sums.clear()
+            self._begin = t
+        else:
             self._on_step(self)
-        self.restart()
+            self.restart()
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
@@ -403,8 +421,6 @@ class StepClock:
 
 def _places() -> Iterator[tuple[Any, str, str]]:
     """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
-    yield torch.autograd, "_engine_run_backward", "backward"
-    yield torch.autograd.graph, "_engine_run_backward", "backward"
     yield torch, "save", "checkpoint"
     yield nn.Module, "state_dict", "checkpoint"
     yield Optimizer, "state_dict", "checkpoint"
