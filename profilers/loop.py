@@ -8,8 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .capture import Capture
-    from .step import Mark, StepClock
+    from .phases import Mark
+    from .step import StepClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,10 @@ def facts(clock: StepClock, capture: Capture | None) -> Loop:
 
     from .hardware import cores
 
-    model = next(iter(clock.called()), None)
+    model = next(iter(models(clock)), None)
     parameters = list(model.parameters()) if model is not None else []
     optimizer = next(iter(clock.optimizers.values()), None)
-    loader = next(iter(clock.loaders()), None)
+    loader = next(iter(clock.loaders), None)
     return Loop(
         device=parameters[0].device.type if parameters else "cpu",
         cores=cores(),
@@ -63,6 +66,12 @@ def facts(clock: StepClock, capture: Capture | None) -> Loop:
         iterable=isinstance(loader.dataset, IterableDataset) if loader is not None else None,
         fetch_on_cpu=on_cpu_share(capture.marks, "data") if capture is not None else None,
     )
+
+
+def models(clock: StepClock) -> list[nn.Module]:
+    """The models that were called; first the one with most of the optimizers' parameters, not a frozen teacher."""
+    trained = {id(p) for o in clock.optimizers.values() for g in o.param_groups for p in g["params"]}
+    return sorted(clock.called(), key=lambda m: -sum(p.numel() for p in m.parameters() if id(p) in trained))
 
 
 def optimizer_kind(optimizer: object) -> str | None:

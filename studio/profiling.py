@@ -7,16 +7,20 @@ p.profile                              train(); train.profile
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from ..profilers.errors import UsageError
 from ..profilers.profile import Profile
 from ..profilers.recording import Recording
 from .advisor.findings import findings
+from .session import Parts
 
 F = TypeVar("F", bound=Callable[..., Any])
 DISABLE = "MLSYS_DISABLE"
@@ -32,42 +36,60 @@ class Profiling:
 
     def __init__(self, title: str = "", mode: str = "full", steps: int = 5) -> None:
         self._options = {"title": title, "mode": mode, "window": steps}
-        self.recording: Recording | None = None
         self.profile: Profile | None = None
+        self.parts: Parts | None = None  # the loop's objects, for `fix`
+        self._recording: Recording | None = None
         Recording(**self._options)  # refuses bad options before the block runs
 
     def __enter__(self) -> Self:
         if not disabled():
-            self.recording = Recording(**self._options)
-            self.recording.__enter__()
+            recording = Recording(**self._options)
+            recording.__enter__()
+            self._recording = recording
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.recording is not None:
-            self.recording.__exit__(kind, error, trace)
-            measured = self.recording.profile
-            self.profile = measured and replace(measured, findings=findings(measured))
+        recording, self._recording = self._recording, None  # it holds the loop's objects
+        if recording is None:
+            return
+        recording.__exit__(kind, error, trace)
+        measured = recording.profile
+        self.profile = measured and replace(measured, findings=findings(measured))
+        self.parts = recording.clock and Parts.of(recording.clock)
 
     def __call__(self, function: F) -> F:
         """Profile every call; the last result is the function's attribute `profile`."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(
+                f"{function.__qualname__} is a generator, which runs when somebody loops over it: write `with mlsys_studio.profile():` around that loop"
+            )
 
-        @functools.wraps(function)
-        def profiled(*args: Any, **kwargs: Any) -> Any:
-            run = Profiling(**self._renamed(function.__qualname__))
+        @contextlib.contextmanager
+        def measured() -> Iterator[None]:
+            run = Profiling(
+                self._options["title"] or function.__qualname__, self._options["mode"], self._options["window"]
+            )
             try:
                 with run:
-                    return function(*args, **kwargs)
+                    yield
             finally:
                 profiled.profile = run.profile  # type: ignore[attr-defined]
 
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with measured():
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with measured():
+                return await function(*args, **kwargs)
+
+        profiled = awaited if inspect.iscoroutinefunction(function) else called
         profiled.profile = None  # type: ignore[attr-defined]
         return profiled  # type: ignore[return-value]
-
-    def _renamed(self, name: str) -> dict[str, Any]:
-        options = self._options
-        return {"title": options["title"] or name, "mode": options["mode"], "steps": options["window"]}
 
 
 @overload

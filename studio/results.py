@@ -1,12 +1,16 @@
-"""What the verbs of the main job return: a Profile with its comparison, and a trial with its profile."""
+"""What the verbs of the main job return: a Profile with its comparison, and a trial."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..profilers.profile import Profile, Trial
+
+if TYPE_CHECKING:
+    from ..profilers.regression import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,24 +19,28 @@ class Profiled:
 
     profile: Profile
     baseline: Profile | None = None
-    bound: float = 0.05
+    verdict: Verdict | None = None
 
     @property
     def exit_code(self) -> int:
-        return 0 if self.baseline is None else int(bool(self.profile.regression(self.baseline, self.bound).slower))
+        return int(self.verdict is not None and bool(self.verdict.slower))
 
     def to_json(self) -> str:
         return self.profile.to_json()
 
     def __str__(self) -> str:
-        parts = [str(self.profile)]
+        parts: list[object] = [self.profile]
         if self.baseline is not None:
-            parts += [str(self.baseline.diff(self.profile)), str(self.profile.regression(self.baseline, self.bound))]
-        return "\n\n".join(parts)
+            parts += [self.baseline.diff(self.profile), self.verdict]
+        return "\n\n".join(map(str, parts))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, str]:
-        bundle = dict(self.profile._repr_mimebundle_(include, exclude))
-        return bundle | {"text/plain": str(self)}
+        from ..profilers.views.markup import tag
+
+        page = self.profile.html()
+        if self.baseline is not None:
+            page += self.baseline.diff(self.profile).html() + tag("p", str(self.verdict))
+        return {"text/plain": str(self), "text/html": page}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +49,33 @@ class Fixed:
 
     trial: Trial
     title: str
-    undone: bool = False
+    number: int
 
     def to_json(self) -> str:
-        import json
-        from dataclasses import asdict
-
         return json.dumps(asdict(self.trial), indent=1)
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """The verdict first, the remedy next, then why."""
         t = self.trial
         predicted = "no prediction" if t.predicted is None else f"predicted {t.predicted:.2f}x"
+        said = "kept" if t.kept else "not kept"
         lines = [
-            self.title,
-            f"  {t.remedy}",
-            f"  {predicted}, measured {t.measured:.2f}x ({t.low:.2f} to {t.high:.2f}): {'kept' if t.kept else 'not kept'}",
-            f"  {t.reason}",
+            f"{self.title}: {predicted}, measured {t.measured:.2f}x ({t.low:.2f} to {t.high:.2f}), {said}",
+            t.remedy,
+            t.reason,
         ]
         if t.loss_difference is not None:
-            lines.append(f"  the mean loss of the same steps differs by {t.loss_difference:.2%}")
+            lines.append(f"the mean loss of the same steps differs by {t.loss_difference:.2%}")
         if t.kept:
-            lines.append("  applied to your objects in this notebook; `%mlsys fix N --undo` takes it back")
-        return "\n".join(lines)
+            lines.append(f"applied to your objects in this notebook; `%mlsys fix {self.number} --undo` takes it back")
+        return lines
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.lines())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, str]:
+        from ..profilers.views.markup import tag
+
+        verdict, remedy, *why = self.lines()
+        page = tag("div", tag("b", verdict), tag("pre", remedy), *(tag("div", line) for line in why))
+        return {"text/plain": str(self), "text/html": page}

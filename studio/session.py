@@ -3,61 +3,95 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from ..profilers.errors import UsageError
-from ..profilers.profile import Profile
-from ..profilers.step import StepClock
-from .advisor.findings import per_step, step_ns, workers_for
+from ..profilers.loop import models
+from ..profilers.profile import Profile, Trial
+from .advisor.findings import Fetching
 from .advisor.remedies import Subjects, Undo
 from .registry import Code
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from ..profilers.step import StepClock
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a loop was made of, by weak references: a finished profile must not keep a model in memory."""
+
+    models: tuple[weakref.ref, ...]
+    optimizers: tuple[weakref.ref, ...]
+    loaders: tuple[weakref.ref, ...]
+
+    @classmethod
+    def of(cls, clock: StepClock) -> Self:
+        groups = (models(clock), clock.optimizers.values(), clock.loaders)
+        return cls(*(tuple(weakref.ref(part) for part in group) for group in groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A remedy that was kept: by the number and title of its finding, and how to take it back."""
+
+    number: int
+    title: str
+    remedy: str
+    undo: Undo
 
 
 @dataclass(slots=True)
 class Session:
-    """`applied` maps a finding's key to the function that undoes its remedy."""
+    """`applied` is in the order of application, and outlives the profile that led to it."""
 
     profile: Profile
     code: Code
     namespace: dict[str, Any]
-    model: weakref.ref | None
-    optimizer: weakref.ref | None
-    loader: weakref.ref | None
-    applied: dict[str, Undo] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, profile: Profile, code: Code, namespace: dict[str, Any], clock: StepClock) -> Session:
-        """Weak references: a finished profile must not keep a model in memory."""
-        parts = (clock.called(), list(clock.optimizers.values()), clock.loaders())
-        model, optimizer, loader = (weakref.ref(part[0]) if part else None for part in parts)
-        return cls(profile, code, namespace, model, optimizer, loader)
+    parts: Parts
+    applied: list[Applied] = field(default_factory=list)
 
     def subjects(self) -> Subjects:
         """The live objects, where they still live."""
         ledger, loop = self.profile.ledger, self.profile.loop
         if ledger is None or loop is None:
             raise UsageError("the last profile has no ledger, so there is nothing to fix: profile a longer loop")
-        stall = per_step(ledger, "data stall")
-        model, optimizer, loader = (
-            part() if part is not None else None for part in (self.model, self.optimizer, self.loader)
+        (model, *models), (optimizer, *optimizers), (loader, *_) = (
+            [*(part for ref in group if (part := ref()) is not None), None]
+            for group in (self.parts.models, self.parts.optimizers, self.parts.loaders)
         )
         return Subjects(
-            self.namespace,
-            model,
-            optimizer,
-            loader,
-            loop,
-            ledger.basis.dtype,
-            workers_for(stall, step_ns(ledger) - stall, loop.cores),
+            namespace=self.namespace,
+            model=model,
+            optimizer=optimizer,
+            loader=None if loader is None else self._named(loader),
+            loop=loop,
+            dtype=ledger.basis.dtype,
+            workers=Fetching.of(ledger, loop).workers,
+            others=tuple(part for part in (*models, *optimizers) if part is not None),
         )
+
+    def _named(self, loader: DataLoader) -> DataLoader:
+        """The loader, or the one that a remedy has put in its place."""
+        loaders = [v for v in self.namespace.values() if type(v) is type(loader) and v.dataset is loader.dataset]
+        return loader if not loaders or any(known is loader for known in loaders) else loaders[0]
+
+    def record(self, trial: Trial) -> None:
+        """Into the profile, and so into every name the notebook has for it."""
+        old, self.profile = self.profile, replace(self.profile, trials=(*self.profile.trials, trial))
+        self.namespace.update({name: self.profile for name, value in self.namespace.items() if value is old})
 
 
 _last: Session | None = None
 
 
 def remember(session: Session) -> None:
+    """From now on the last one. Remedies in place stay in place, and can still be taken back."""
     global _last
+    if _last is not None and _last.namespace is session.namespace:
+        session.applied = _last.applied
     _last = session
 
 

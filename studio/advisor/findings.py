@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ...profilers.ledger import Ledger
 from ...profilers.loop import Loop
@@ -68,43 +69,51 @@ def _reasons(ledger: Ledger, cause: str, phase: str | None = None, most: int = 3
 # -- the host ------------------------------------------------------------------------------------------------------------
 
 
-def workers_for(stall: float, rest: float, cores: int) -> int:
-    """Enough workers to fetch a batch while the rest of a step runs, never more than there are cores."""
-    return max(1, min(cores, math.ceil(stall / max(rest, 1.0))))
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """A step's data side, ns: what the loop waits for, what it does meanwhile, and what fetching one batch takes."""
 
+    stall: float
+    rest: float
+    fetch: float
+    workers: int  # that would fetch a batch while the rest of a step runs; never more than there are cores
 
-def with_workers(stall: float, rest: float, on_cpu: float, workers: int, cores: int, threads: int) -> float:
-    """The step once `workers` fetch beside it: the slowest of compute, of fetching, and of all CPU work over all cores."""
-    cpu_work = rest * threads + stall * on_cpu
-    return max(rest, stall / workers, cpu_work / cores)
+    @classmethod
+    def of(cls, ledger: Ledger, loop: Loop) -> Fetching:
+        stall = per_step(ledger, "data stall")
+        rest = max(1.0, step_ns(ledger) - stall)
+        # Workers that do not keep up fetch one batch each while `workers` steps go by.
+        fetch = stall if not loop.workers else loop.workers * (rest + stall)
+        return cls(stall, rest, fetch, max(1, min(loop.cores, math.ceil(fetch / rest))))
+
+    def step_with(self, workers: int, cores: int, threads: int, on_cpu: float) -> float:
+        """The step once `workers` fetch beside it: the slowest of compute, fetching, and all CPU work over all cores."""
+        cpu_work = self.rest * threads + self.fetch * on_cpu
+        return max(self.rest, self.fetch / workers, cpu_work / cores)
 
 
 def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
-    stall = per_step(ledger, "data stall")
-    rest = step_ns(ledger) - stall
-    workers = workers_for(stall, rest, loop.cores)
-    has_room = loop.workers is not None and loop.workers < workers and not loop.iterable
-    on_cpu = 1.0 if loop.fetch_on_cpu is None else loop.fetch_on_cpu
+    at = Fetching.of(ledger, loop)
+    step = at.rest + at.stall
+    on_cpu = 1.0 if loop.fetch_on_cpu is None or loop.workers else loop.fetch_on_cpu
     threads = loop.threads if loop.device == "cpu" else 1
-    after = with_workers(stall, rest, on_cpu, workers, loop.cores, threads)
-    saves = max(0.0, step_ns(ledger) - after) if has_room else stall
-    where = (
-        f"{loop.loader} is read in the main process (workers 0)"
-        if loop.workers == 0
-        else f"{loop.workers} workers do not keep up"
-    )
+    gain = step - at.step_with(at.workers, loop.cores, threads, on_cpu)
+    more = loop.workers is not None and loop.workers < at.workers and not loop.iterable and gain >= WORTH * step
     if loop.workers is None:
         where = "no torch DataLoader was seen"
-    evidence = f"{_share(stall, ledger)} waiting for the next batch; {where}, {on_cpu:.0%} of it on the CPU"
-    if has_room:
-        advice = f"DataLoader(..., num_workers={workers}, persistent_workers=True)"
+    elif loop.workers == 0:
+        where = f"{loop.loader} is read in the main process (workers 0), {on_cpu:.0%} of it on the CPU"
+    else:
+        where = f"{loop.workers} workers do not keep up"
+    evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}"
+    if more:
+        advice = f"DataLoader(..., num_workers={at.workers}, persistent_workers=True)"
         if loop.device == "cpu" and loop.threads >= loop.cores:
             advice += "; workers and the model share these cores, so part of the work only moves"
     else:
         advice = "at most: move the work out of the loop (tokenise or decode once, keep the result), or cache it"
-    return _finding(
-        ledger, saves, "data-stall", "The model waits for data", evidence, advice, "workers" if has_room else None
-    )
+    return _finding(ledger, gain if more else at.stall, "data-stall", "The model waits for data", evidence, advice,
+                    "workers" if more else None)  # fmt: skip
 
 
 def checkpoints(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:

@@ -34,15 +34,26 @@ class Subjects:
     loop: Loop
     dtype: str  # the ledger's reference dtype
     workers: int  # as many as the finding predicted with
+    others: tuple[Any, ...] = ()  # further models and optimizers of the loop
+
+    @property
+    def parts(self) -> list[Any]:
+        return [part for part in (self.model, self.optimizer, self.loader, *self.others) if part is not None]
 
     def names_of(self, thing: object) -> list[str]:
-        return [name for name, value in self.namespace.items() if value is thing]
+        """The user's names first, then those that IPython gives to outputs (`_`, `_12`)."""
+        return sorted((n for n, value in self.namespace.items() if value is thing), key=lambda n: n.startswith("_"))
 
 
 class Remedy(Protocol):
     @property
+    def changes(self) -> str:
+        """What it acts on: "loader" | "model" | "optimizer", or "" for the process."""
+        ...
+
+    @property
     def numerics(self) -> bool:
-        """True where results change in the last digits: the trial then reports the loss difference."""
+        """True where results may change: the trial then reports the loss difference."""
         ...
 
     def preview(self, subjects: Subjects) -> str: ...
@@ -72,6 +83,7 @@ def rebuilt(loader: DataLoader, **changes: Any) -> DataLoader:
         generator=loader.generator,
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
+        in_order=loader.in_order,
     )
     if is_streamed(loader):
         options |= dict(batch_size=loader.batch_size, drop_last=loader.drop_last)
@@ -98,7 +110,8 @@ class LoaderSettings:
     """Replaces a named loader by the same loader with other settings."""
 
     choose: Callable[[Subjects], Mapping[str, Any]]
-    numerics: bool = False
+    changes: str = "loader"
+    numerics: bool = True  # the order is the same; a dataset that draws random numbers draws them elsewhere
 
     def preview(self, subjects: Subjects) -> str:
         names = subjects.names_of(subjects.loader)
@@ -110,8 +123,12 @@ class LoaderSettings:
             return "the loader is gone: build the DataLoader in a cell of its own and profile again"
         if not subjects.names_of(subjects.loader):
             return "the loader has no name in this notebook: build it in an earlier cell (`loader = DataLoader(...)`) and profile again"
-        if type(subjects.loader).__name__ != "DataLoader":
+        from torch.utils.data import DataLoader
+
+        if type(subjects.loader) is not DataLoader:
             return f"{type(subjects.loader).__name__} is not a plain DataLoader, so it cannot be rebuilt safely: change its settings by hand"
+        if is_streamed(subjects.loader) and "num_workers" in self.choose(subjects):
+            return "every worker would read all of an IterableDataset: share it out by torch.utils.data.get_worker_info() first"
         return ""
 
     def apply(self, subjects: Subjects) -> Undo:
@@ -130,6 +147,7 @@ class LoaderSettings:
 
 
 def _workers(subjects: Subjects) -> Mapping[str, Any]:
+    """Persistent workers save a start each epoch; torch then draws one seed fewer, so later epochs shuffle otherwise."""
     return {"num_workers": subjects.workers, "persistent_workers": True, "prefetch_factor": 4}
 
 
@@ -142,8 +160,9 @@ def in_float32(output: Any) -> Any:
 
     if isinstance(output, torch.Tensor):
         return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-    if isinstance(output, tuple) and type(output) is tuple:
-        return tuple(in_float32(o) for o in output)
+    if isinstance(output, (tuple, list)):
+        inside = [in_float32(o) for o in output]
+        return type(output)(*inside) if hasattr(output, "_fields") else type(output)(inside)
     if isinstance(output, dict):
         for key in list(output):
             output[key] = in_float32(output[key])
@@ -154,6 +173,7 @@ def in_float32(output: Any) -> Any:
 class Autocast:
     """Runs the model's forward under autocast in the reference dtype; its output comes back in float32."""
 
+    changes: str = "model"
     numerics: bool = True
 
     def preview(self, subjects: Subjects) -> str:
@@ -198,6 +218,7 @@ class Autocast:
 class Tf32:
     """Lets float32 matmuls use the tensor cores."""
 
+    changes: str = ""
     numerics: bool = True
 
     def preview(self, subjects: Subjects) -> str:
@@ -221,29 +242,39 @@ class Tf32:
 class FusedOptimizer:
     """Switches the optimizer to torch's fused kernel, its state carried over."""
 
+    changes: str = "optimizer"
     numerics: bool = True
 
     def preview(self, subjects: Subjects) -> str:
         return f"optimizer = {type(subjects.optimizer).__name__}(..., fused=True)"
 
     def refusal(self, subjects: Subjects) -> str:
-        if subjects.optimizer is None:
+        optimizer = subjects.optimizer
+        if optimizer is None:
             return "the optimizer is gone: build it in an earlier cell and profile again"
-        return (
-            ""
-            if "fused" in subjects.optimizer.param_groups[0]
-            else f"{type(subjects.optimizer).__name__} has no fused kernel"
-        )
+        kind = type(optimizer).__name__
+        if any("fused" not in group for group in optimizer.param_groups):
+            return f"{kind} has no fused kernel"
+        if any(group.get("differentiable") for group in optimizer.param_groups):
+            return f"a differentiable {kind} cannot be fused"
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters):
+            return "the fused kernels take floating-point parameters on a CPU or on CUDA only"
+        return ""
 
     def apply(self, subjects: Subjects) -> Undo:
         optimizer = subjects.optimizer
         assert optimizer is not None
-        before = [(g["fused"], g["foreach"]) for g in optimizer.param_groups]
+        before = [(group["fused"], group["foreach"]) for group in optimizer.param_groups]
 
         def switch(settings: list[tuple[Any, Any]]) -> None:
             for group, (fused, foreach) in zip(optimizer.param_groups, settings, strict=True):
                 group["fused"], group["foreach"] = fused, foreach
-            optimizer.load_state_dict(optimizer.state_dict())  # moves step counters to where the kernel wants them
+                for parameter in group["params"]:
+                    state = optimizer.state.get(parameter, {})
+                    if "step" in state:  # the fused kernel counts on the parameter's device, the others on the CPU
+                        on_device = fused or group.get("capturable")
+                        state["step"] = state["step"].to(parameter.device if on_device else "cpu")
 
         switch([(True, False)] * len(before))
         return lambda: switch(before)
@@ -253,6 +284,7 @@ class FusedOptimizer:
 class Compile:
     """Compiles the model in place; the first step pays for it."""
 
+    changes: str = "model"
     numerics: bool = True
 
     def preview(self, subjects: Subjects) -> str:
@@ -271,11 +303,13 @@ class Compile:
     def apply(self, subjects: Subjects) -> Undo:
         model = subjects.model
         assert model is not None
-        before = model._compiled_call_impl
+        before = vars(model).get("_compiled_call_impl")
         model.compile()
 
         def undo() -> None:
-            model._compiled_call_impl = before
+            vars(model).pop("_compiled_call_impl", None)  # the class has it too, as None
+            if before is not None:
+                model._compiled_call_impl = before
 
         return undo
 
@@ -284,13 +318,14 @@ class Compile:
 class FreezeGarbage:
     """Takes what lives now out of the collector's sight."""
 
+    changes: str = ""
     numerics: bool = False
 
     def preview(self, subjects: Subjects) -> str:
         return "gc.collect(); gc.freeze()"
 
     def refusal(self, subjects: Subjects) -> str:
-        return ""
+        return "the garbage collector is frozen already" if gc.get_freeze_count() else ""
 
     def apply(self, subjects: Subjects) -> Undo:
         gc.collect()

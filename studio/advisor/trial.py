@@ -6,6 +6,7 @@ A remedy is kept only when its gain exceeds what the machine does by itself betw
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from ...profilers.errors import UsageError
 from ...profilers.profile import Finding, Trial
 from ..registry import Code
+from .refusal import refusal
 from .remedies import Remedy, Subjects, Undo
-from .replay import Run, refusal, run_steps
+from .replay import Run, run_steps
 
 WARM = 3
 ROUNDS = 3  # pairs of (without, with), and one more without
+RUNS = 2 * ROUNDS + 1
 SECONDS = 30.0  # for the whole trial, about
 FEWEST, MOST = 5, 40  # steps a run
 
@@ -44,16 +47,22 @@ def verdict(without: Sequence[float], with_it: Sequence[float]) -> Verdict:
 
 def loss_difference(without: Sequence[Run], with_it: Sequence[Run]) -> float | None:
     """Relative difference of the mean loss over the same steps from the same state; None where no loss was seen."""
-    a = [x for run in without for x in run.losses]
-    b = [x for run in with_it for x in run.losses]
-    if not a or not b or not statistics.fmean(a):
-        return None
-    return abs(statistics.fmean(b) - statistics.fmean(a)) / abs(statistics.fmean(a))
+    a, b = (
+        statistics.fmean(losses) if (losses := [x for r in runs for x in r.losses]) else 0.0
+        for runs in (without, with_it)
+    )
+    return abs(b - a) / abs(a) if a and math.isfinite(a) and math.isfinite(b) else None
+
+
+def spoils_the_loss(without: Sequence[Run], with_it: Sequence[Run]) -> bool:
+    """The loss is a number without the remedy, and none with it."""
+    finite, spoilt = (all(math.isfinite(x) for r in runs for x in r.losses) for runs in (without, with_it))
+    return finite and not spoilt
 
 
 def steps_a_run(step_seconds: float) -> int:
     """As many as fit the time the whole trial may take."""
-    return max(FEWEST, min(MOST, int(SECONDS / (2 * ROUNDS + 1) / max(step_seconds, 1e-6)) - WARM))
+    return max(FEWEST, min(MOST, int(SECONDS / RUNS / max(step_seconds, 1e-6)) - WARM))
 
 
 def try_remedy(
@@ -65,33 +74,58 @@ def try_remedy(
     progress: Callable[[str], None],
 ) -> tuple[Trial, Undo | None]:
     """Measure the remedy; where it is kept it stays applied and its undo is returned, else everything is as before."""
-    why_not = remedy.refusal(subjects) or refusal(code.source, subjects)
+    why_not = remedy.refusal(subjects) or refusal(code.source, subjects, remedy)
     if why_not:
         raise UsageError(f"{finding.title}: not tried, {why_not}")
-    steps = steps_a_run(step_seconds)
-    without, with_it = [], []
-    progress(f"trying {remedy.preview(subjects)}: {2 * ROUNDS + 1} runs of {WARM + steps} steps")
-    for i in range(2 * ROUNDS + 1):
-        undo = remedy.apply(subjects) if i % 2 else None
-        try:
-            run = run_steps(code, subjects, WARM, steps)
-        finally:
-            if undo is not None:
-                undo()
-        (with_it if i % 2 else without).append(run)
-        progress(f"  {'with' if i % 2 else 'without':8}{statistics.median(run.walls) / 1e6:9.2f} ms a step")
+    preview, steps = remedy.preview(subjects), steps_a_run(step_seconds)
+    seconds = RUNS * (WARM + steps) * step_seconds
+    progress(
+        f"trying {preview}: {RUNS} runs of {WARM + steps} steps, about {seconds:.0f} s and what starting each takes"
+    )
+    without: list[Run] = []
+    with_it: list[Run] = []
+    for i in range(RUNS):
+        treated = i % 2 == 1
+        run = _run(remedy if treated else None, code, subjects, steps, finding.title)
+        (with_it if treated else without).append(run)
+        how = "with" if treated else "without"
+        progress(f"  {i + 1} of {RUNS}  {how:8}{statistics.median(run.walls) / 1e6:9.2f} ms a step")
     said = verdict([statistics.median(r.walls) for r in without], [statistics.median(r.walls) for r in with_it])
+    spoilt = spoils_the_loss(without, with_it)
+    if spoilt:
+        reason = "with it the loss is no longer a finite number"
+    elif said.kept:
+        reason = f"the gain exceeds the spread of {said.spread:.1%} between equal runs"
+    else:
+        reason = f"no gain beyond the spread of {said.spread:.1%} between equal runs"
     trial = Trial(
         finding=finding.key,
-        remedy=remedy.preview(subjects),
+        remedy=preview,
         predicted=finding.predicted,
         measured=said.measured,
         low=said.low,
         high=said.high,
-        kept=said.kept,
-        reason=f"the gain exceeds the spread of {said.spread:.1%} between equal runs"
-        if said.kept
-        else f"no gain beyond the spread of {said.spread:.1%} between equal runs",
+        kept=said.kept and not spoilt,
+        reason=reason,
         loss_difference=loss_difference(without, with_it) if remedy.numerics else None,
     )
-    return trial, remedy.apply(subjects) if said.kept else None
+    return trial, remedy.apply(subjects) if trial.kept else None
+
+
+def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, title: str) -> Run:
+    """One run; what the cell raises is told, and nothing of the remedy stays."""
+    try:
+        undo = remedy.apply(subjects) if remedy is not None else None
+        try:
+            return run_steps(code, subjects, WARM, steps)
+        finally:
+            if undo is not None:
+                undo()
+    except UsageError:
+        raise
+    except Exception as error:
+        how = "with the remedy" if remedy is not None else "run again as it is"
+        says = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(
+            f"{title}: {how} the cell raised {type(error).__name__}: {says}; everything is as before"
+        ) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from ...profilers.errors import UsageError
 from ..registry import Call, verb
 from ..results import Fixed
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 
 @verb
@@ -23,29 +25,41 @@ def fix(
         raise UsageError("fix works on the objects of a notebook: type `%mlsys fix 1` there, after `%%mlsys profile`")
     from ..advisor.remedies import remedy_for
     from ..advisor.trial import try_remedy
-    from ..session import last
+    from ..session import Applied, last
 
     session = last()
+    if undo:
+        return take_back(session, number)
     found = session.profile.findings
     if not 1 <= number <= len(found):
-        known = f"1 to {len(found)}" if found else "none: the last profile found nothing to change"
-        raise UsageError(f"no finding {number}; there are {known}")
+        known = f"type a number from 1 to {len(found)}" if found else "the last profile found nothing to change"
+        raise UsageError(f"there is no finding {number}: {known}")
     finding = found[number - 1]
-    if undo:
-        if finding.key not in session.applied:
-            raise UsageError(f"finding {number} ({finding.title}) has no remedy in place to take back")
-        session.applied.pop(finding.key)()
-        return f"taken back: {finding.title}"
-    if finding.key in session.applied:
-        raise UsageError(f"finding {number} is already fixed; `%mlsys fix {number} --undo` takes it back")
     remedy = remedy_for(finding)
     if remedy is None:
         raise UsageError(f"finding {number} has no automatic remedy; by hand: {finding.advice}")
+    before = next((a for a in session.applied if a.remedy == finding.remedy), None)
+    if before is not None:
+        raise UsageError(
+            f"this remedy is in place already; `%mlsys fix {before.number} --undo` takes it back ({before.title})"
+        )
     trial, taken_back = try_remedy(
-        finding, remedy, session.code, session.subjects(), session.profile.steps.median / 1e9,
-        lambda line: print(line, file=sys.stderr, flush=True),
+        finding, remedy, session.code, session.subjects(), session.profile.steps.median / 1e9, partial(print, flush=True)
     )  # fmt: skip
     if taken_back is not None:
-        session.applied[finding.key] = taken_back
-    session.profile = replace(session.profile, trials=(*session.profile.trials, trial))
-    return Fixed(trial, finding.title)
+        session.applied.append(Applied(number, finding.title, finding.remedy or "", taken_back))
+    session.record(trial)
+    return Fixed(trial, finding.title, number)
+
+
+def take_back(session: Session, number: int) -> str:
+    """Undo the remedy kept under that number. The last one goes first: one may stand on another."""
+    if not session.applied:
+        raise UsageError("no remedy is in place, so there is nothing to take back")
+    kept = session.applied[-1]
+    if kept.number != number:
+        raise UsageError(
+            f"the remedy applied last is taken back first: type `%mlsys fix {kept.number} --undo` ({kept.title})"
+        )
+    session.applied.pop().undo()
+    return f"taken back: {kept.title}"

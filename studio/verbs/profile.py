@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ...profilers.errors import UsageError
 from ...profilers.profile import Profile
 from ..registry import Call, verb
 from ..results import Profiled
+
+if TYPE_CHECKING:
+    from ..profiling import Profiling
 
 
 @verb(cell="optional")
@@ -24,8 +27,7 @@ def profile(
     call: Call,
 ) -> Profiled | None:
     """Profile a training loop: where every second went, adding up to 100 %, and what to change."""
-    from ..profiling import disabled, profile as profiling
-    from ..report import export
+    from ..profiling import profile as profiling
     from ..script import Script
 
     if (script is None) == (call.cell is None):
@@ -35,30 +37,55 @@ def profile(
             else "type `mlsys profile train.py`"
         )
         raise UsageError(f"profile takes a cell or a script, one of them: {usage}")
-    if into is not None and not into.isidentifier():
-        raise UsageError(f"--into {into!r} is not a name; type for example --into before")
+    if into is not None and (call.namespace is None or not into.isidentifier()):
+        raise UsageError(
+            f"--into names a variable of the notebook, which {into!r} is not; type for example --into before"
+        )
     baseline = None if compare is None else read(compare)
-    code = call.cell if call.cell is not None else Script(script, arguments)  # type: ignore[arg-type]
-    run = profiling(title="cell" if call.cell is not None else str(script), mode=mode, steps=steps)
+    code = call.cell if script is None else Script.at(script, arguments)
+    assert code is not None
+    run = profiling(title="cell" if script is None else script.name, mode=mode, steps=steps)
     try:
         with run:
             code.run()
-    except BaseException:
+    except BaseException as error:
         if run.profile is not None:
+            keep(run, call, into)
             call.show(run.profile)
+            if out is not None:
+                write(run.profile, out)
+        if isinstance(code, Script) and isinstance(error, Exception):
+            code.show_error(error)
+            raise SystemExit(1) from None
         raise
-    if disabled() or run.profile is None or run.recording is None:
+    if run.profile is None:  # MLSYS_DISABLE
         return None
-    if call.cell is not None and call.namespace is not None:
-        from ..session import Session, remember
+    keep(run, call, into)
+    try:
+        if out is not None:
+            write(run.profile, out)
+        verdict = None if baseline is None else run.profile.regression(baseline, bound)
+    except UsageError:
+        call.show(run.profile)  # measuring took long, and a wrong word must not lose it
+        raise
+    return Profiled(run.profile, baseline, verdict)
 
-        assert run.recording.clock is not None
-        remember(Session.of(run.profile, call.cell, call.namespace, run.recording.clock))
-        if into:
-            call.namespace[into] = run.profile
-    if out is not None:
-        export(run.profile, out)
-    return Profiled(run.profile, baseline, bound)
+
+def keep(run: Profiling, call: Call, into: str | None) -> None:
+    """For `fix`, `report` and the user's own name, also of a cell that was interrupted."""
+    if run.profile is None or run.parts is None or call.cell is None or call.namespace is None:
+        return
+    from ..session import Session, remember
+
+    remember(Session(run.profile, call.cell, call.namespace, run.parts))
+    if into:
+        call.namespace[into] = run.profile
+
+
+def write(profile: Profile, path: Path) -> None:
+    from ..report import export
+
+    export(profile, path)
 
 
 def read(path: Path) -> Profile:

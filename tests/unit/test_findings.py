@@ -1,0 +1,204 @@
+"""Findings on ledgers written by hand; predictions are compared with arithmetic done in the test, not with the code."""
+
+import pytest
+from profiles import MS
+
+from mlsys_studio.profilers.ledger import Basis, Entry, Ledger
+from mlsys_studio.profilers.loop import Loop
+from mlsys_studio.profilers.profile import Memory, OperatorRow, Profile, StepTimes
+from mlsys_studio.studio.advisor.findings import RULES, Fetching, findings
+from mlsys_studio.studio.advisor.remedies import REMEDIES
+
+STEPS = 4
+
+
+def profile(cells: dict[tuple[str, str], float], dtype="bfloat16", used="float32", operators=(), memory=None, **loop):
+    """`cells` in ms a step."""
+    whole = {cell: int(ms * MS * STEPS) for cell, ms in cells.items()}
+    wall = sum(whole.values())
+    entries = tuple(Entry(phase, cause, ns, ns / wall) for (phase, cause), ns in whole.items())
+    ledger = Ledger(wall, STEPS, entries, Basis("by hand", dtype, used, 1e12, "by hand"), 0)
+    times = StepTimes("step", (), (wall // STEPS,) * 5, (wall // STEPS,) * STEPS, {})
+    return Profile("by hand", "", times, ledger, tuple(operators), memory, loop=Loop(**loop))
+
+
+def only(cells, **options):
+    found = findings(profile(cells, **options))
+    assert len(found) == 1, [f.key for f in found]
+    return found[0]
+
+
+WORK = {("forward", "useful"): 40.0, ("backward", "useful"): 40.0}
+
+
+def test_a_stall_is_hidden_behind_the_step_where_cores_are_free():
+    # 20 ms of stall beside 80 ms of work: one worker hides all of it
+    found = only(WORK | {("data", "data stall"): 20}, loader="Files", workers=0, cores=8, threads=1)
+    assert found.key == "data-stall" and found.remedy == "workers"
+    assert found.predicted == pytest.approx(100 / 80)
+    assert found.saves_ns == pytest.approx(20 * MS)
+    assert "num_workers=1" in found.advice
+
+
+def test_a_stall_longer_than_the_step_takes_as_many_workers():
+    # 240 ms of stall beside 80: three workers deliver one batch every 80 ms
+    found = only(WORK | {("data", "data stall"): 240}, loader="Files", workers=0, cores=8, threads=1)
+    assert "num_workers=3" in found.advice
+    assert found.predicted == pytest.approx(320 / 80)
+
+
+def test_workers_share_the_cores_with_the_model():
+    # two cores, both computing for 80 ms, and 80 ms of fetching: (80*2 + 80) / 2 = 120 at best, of 160
+    found = only(WORK | {("data", "data stall"): 80}, loader="Files", workers=0, cores=2, threads=2, fetch_on_cpu=1.0)
+    assert found.predicted == pytest.approx(160 / 120)
+    assert "share these cores" in found.advice
+
+
+def test_waiting_takes_no_core():
+    # the same, but the fetch sleeps: (80*2 + 0) / 2 = 80
+    found = only(WORK | {("data", "data stall"): 80}, loader="Files", workers=0, cores=2, threads=2, fetch_on_cpu=0.0)
+    assert found.predicted == pytest.approx(160 / 80)
+
+
+def test_on_a_gpu_the_model_takes_no_core():
+    found = only(WORK | {("data", "data stall"): 80}, loader="Files", workers=0, cores=1, threads=8, device="cuda")
+    assert found.predicted == pytest.approx(160 / 80)
+
+
+def test_workers_that_do_not_keep_up_get_colleagues():
+    # one worker, 80 ms of work and 80 of stall: it fetches a batch in 160, so two deliver one every 80
+    found = only(WORK | {("data", "data stall"): 80}, loader="Files", workers=1, cores=8, threads=1)
+    assert "num_workers=2" in found.advice and "1 workers do not keep up" in found.evidence
+    assert found.predicted == pytest.approx(160 / 80)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        dict(workers=None),  # no torch DataLoader
+        dict(workers=0, iterable=True),  # workers would read everything twice
+        dict(workers=0, cores=1, threads=1, fetch_on_cpu=1.0),  # one core has no room
+    ],
+)
+def test_where_workers_do_not_help_the_work_has_to_go(loop):
+    found = only(WORK | {("data", "data stall"): 20}, loader="Files", **({"cores": 8} | loop))
+    assert found.remedy is None and found.advice.startswith("at most: move the work out")
+    assert found.predicted == pytest.approx(100 / 80)
+
+
+def test_workers_are_never_more_than_cores():
+    ledger = profile(WORK | {("data", "data stall"): 4000}).ledger
+    assert ledger is not None
+    assert Fetching.of(ledger, Loop(workers=0, cores=4)).workers == 4
+
+
+def test_precision_saves_its_cells():
+    found = only(WORK | {("forward", "precision"): 60, ("backward", "precision"): 100})
+    assert found.key == "precision" and found.remedy == "autocast"
+    assert found.predicted == pytest.approx(240 / 80)
+    assert "bfloat16" in found.title and "float32" in found.evidence
+
+
+def test_tf32_is_a_switch():
+    found = only(WORK | {("forward", "precision"): 20}, dtype="tf32", device="cuda")
+    assert found.remedy == "tf32" and "set_float32_matmul_precision" in found.advice
+
+
+@pytest.mark.parametrize("kind", ["for-loop", "foreach"])
+def test_an_optimizer_bound_by_dispatch_is_fused(kind):
+    cells = WORK | {("optimizer", "launch"): 15, ("optimizer", "python"): 5, ("optimizer", "memory"): 10}
+    found = only(cells, optimizer="AdamW", optimizer_kind=kind)
+    assert found.key == "optimizer" and found.remedy == "fused-optimizer"
+    assert found.predicted == pytest.approx(110 / 90)
+
+
+@pytest.mark.parametrize("loop", [dict(optimizer="AdamW", optimizer_kind="fused"), dict(optimizer="LBFGS")])
+def test_an_optimizer_without_a_fused_kernel_is_left_alone(loop):
+    assert findings(profile(WORK | {("optimizer", "launch"): 15}, **loop)) == ()
+
+
+def test_launches_of_forward_and_backward():
+    found = only(WORK | {("forward", "launch"): 10, ("backward", "launch"): 10}, batch_size=8)
+    assert found.key == "launch" and found.remedy == "compile" and "than 8" in found.advice
+    assert found.predicted == pytest.approx(100 / 80)
+    assert not findings(profile(WORK | {("forward", "launch"): 20}, compiled=True))
+
+
+@pytest.mark.parametrize(
+    ("cell", "key"),
+    [
+        (("checkpoint", "io"), "checkpoint"),
+        (("logging", "io"), "logging"),
+        (("forward", "sync"), "sync"),
+        (("other", "gc"), "gc"),
+        (("other", "unattributed"), "waiting"),
+        (("other", "python"), "python"),
+        (("backward", "recompute"), "recompute"),
+        (("h2d", "copy"), "copy"),
+        (("backward", "comm"), "comm"),
+    ],
+)
+def test_each_cause_has_its_finding(cell, key):
+    found = only(WORK | {cell: 20.0})
+    assert found.key == key
+    assert found.predicted == pytest.approx(100 / 80)
+    assert "20.00 ms of 100.00 ms a step (20%)" in found.evidence
+
+
+def test_memory_bound_operators():
+    rows = [
+        OperatorRow("aten::gelu", "forward", "", "float32", 1, 25 * MS * STEPS, 0, 1, "memory", None),
+        OperatorRow("aten::mm", "forward", "", "float32", 1, 25 * MS * STEPS, 7, 1, "memory", None),
+    ]
+    found = only({("forward", "useful"): 75.0, ("forward", "memory"): 25.0}, operators=rows)
+    assert found.key == "memory" and found.evidence.endswith("gelu")
+    assert found.predicted == pytest.approx(100 / 75)
+
+
+def test_recomputation_stays_where_memory_is_short():
+    cells = WORK | {("backward", "recompute"): 20.0}
+    assert not findings(profile(cells, memory=Memory(1, device_peak=60, device_total=100)))
+    assert findings(profile(cells, memory=Memory(1, device_peak=40, device_total=100)))
+
+
+def test_only_unpinned_copies_to_a_gpu_can_be_pinned():
+    cells = WORK | {("h2d", "copy"): 20.0}
+    assert only(cells, device="cuda", pin_memory=False).remedy == "pin"
+    assert only(cells, device="cuda", pin_memory=True).remedy is None
+
+
+@pytest.mark.parametrize(("stall", "found"), [(2.9, False), (3.1, True)])
+def test_below_three_percent_nobody_is_bothered(stall, found):
+    cells = {("forward", "useful"): 100 - stall, ("logging", "io"): stall}
+    assert bool(findings(profile(cells))) is found
+
+
+def test_the_profilers_own_time_is_not_the_steps():
+    found = only(WORK | {("logging", "io"): 20, ("forward", "measurement"): 100})
+    assert found.predicted == pytest.approx(100 / 80)
+
+
+def test_the_largest_saving_comes_first():
+    cells = WORK | {("logging", "io"): 10, ("other", "gc"): 30, ("checkpoint", "io"): 20}
+    assert [f.key for f in findings(profile(cells))] == ["gc", "checkpoint", "logging"]
+
+
+def test_a_profile_without_a_ledger_has_no_findings():
+    without = profile(WORK)
+    from dataclasses import replace
+
+    assert findings(replace(without, ledger=None)) == ()
+
+
+def test_all_of_it_lost_is_still_a_number():
+    found = only({("data", "data stall"): 100.0}, workers=None)
+    assert found.predicted == pytest.approx(100)
+
+
+def test_every_remedy_a_rule_names_exists():
+    cells = dict.fromkeys([("forward", "precision"), ("forward", "launch"), ("other", "gc"), ("h2d", "copy"), ("data", "data stall"), ("optimizer", "launch")], 10.0)  # fmt: skip
+    found = findings(profile(cells, device="cuda", workers=0, cores=8, pin_memory=False, optimizer="Adam", optimizer_kind="foreach"))  # fmt: skip
+    named = {f.remedy for f in found if f.remedy}
+    assert named == {"autocast", "compile", "gc-freeze", "pin", "workers", "fused-optimizer"}
+    assert named <= REMEDIES.keys()
+    assert len(RULES) == len(set(RULES))
