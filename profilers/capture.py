@@ -18,9 +18,10 @@ import torch
 
 from .events import DeviceEvent, HostEvent, from_kineto
 from .hardware import Kind
+from .phases import Mark, now
 from .shapes import Join, join
 from .stderr import without_announcements
-from .step import Mark, Step, StepClock, now
+from .step import Step, StepClock
 from .timeline import Labels, Span
 
 EVENT_NS = 300  # about the price of one profiler event, before it is calibrated: only decides whether to try again
@@ -202,9 +203,7 @@ class Recorder:
         if cuda:
             torch.cuda.synchronize()  # the window begins with an empty queue, and ends with one
         torch.empty(0)  # the loop's thread signs
-        clock.marks, clock.batches, clock.recording = [], [], True
-        clock.mark()
-        self._open = _Recording(profiler, shapes, start=now())
+        self._open = _Recording(profiler, shapes, start=clock.record())
         self._state = then
 
     def _end(self, clock: StepClock) -> _Recording:
@@ -213,7 +212,7 @@ class Recorder:
         if self.device == "cuda":
             torch.cuda.synchronize()
         recording.end = now() if self.device == "cuda" else clock.steps[-1].end if clock.steps else now()
-        clock.recording = False
+        clock.stop_recording()
         with without_announcements():
             recording.profiler.__exit__(None, None, None)
         recording.marks, recording.batches = tuple(clock.marks), tuple(b for _, b in clock.batches)

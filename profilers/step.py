@@ -13,11 +13,10 @@ import functools
 import gc
 import logging
 import sys
-import threading
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
+from threading import get_ident
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -33,9 +32,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from .boundary import FALLBACKS, Boundary
 from .errors import UsageError
+from .phases import Mark, Phases, now
 from .roots import below, hookable, living_roots, owning
-
-now = time.time_ns  # the profiler stamps Unix nanoseconds as well
 
 KEPT_STEPS = 4096  # a clock may run for weeks
 WHOLE = ("data", "checkpoint", "logging")  # phases charged whole: a model inside a dataset is not the loop's forward
@@ -56,14 +54,6 @@ class Step(NamedTuple):
         return self.end - self.start
 
 
-class Mark(NamedTuple):
-    """From `time` (Unix ns) on, the loop is in `phase`; `cpu` is the thread's CPU clock at that moment (ns)."""
-
-    time: int
-    cpu: int
-    phase: str
-
-
 class StepClock:
     """Use as a context manager around a loop. `on_step(clock)` is called right after each step was closed.
 
@@ -74,10 +64,8 @@ class StepClock:
     def __init__(self, on_step: Callable[[StepClock], None] | None = None) -> None:
         self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
         self.count = 0
-        self.marks: list[Mark] = []
         self.batches: list[tuple[int, tuple]] = []
         self.spans: dict[str, list[tuple[int, int]]] = {"gc": [], "compile": []}
-        self.recording = False
         self.boundary = Boundary()
         self.optimizers: dict[int, Optimizer] = {}
         self.roots: list[nn.Module] = []
@@ -86,12 +74,12 @@ class StepClock:
         self.forward_by_difference = False
         self.started = self.stopped = 0
         self._on_step = on_step
-        self._stack = ["other"]
-        self._sums: dict[str, int] = defaultdict(int)
-        self._last = self._begin = 0
-        self._owner = 0
+        self._phases = Phases()
+        self._switch = self._phases.switch
+        self._begin = 0
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
-        self._stepping: list[tuple[int, int]] = []  # optimizers inside their step: (id, depth of the stack)
+        self._stepping: list[tuple[int, str]] = []  # optimizers inside their step: (id, the phase before)
+        self._around: list[str] = []  # the phases around the forwards we are in
         self._candidates: list[nn.Module] = []  # owners of the optimizers' parameters, or what lies below them
         self._looked = 1 << 62  # the step in which candidates were last hooked
         self._called: set[int] = set()
@@ -107,13 +95,13 @@ class StepClock:
         if StepClock._active is not None:
             raise UsageError("a profile is already running in this process: end it before you start another")
         StepClock._active = self
-        self._owner = threading.get_ident()
+        self._phases.owner = get_ident()
         try:
             self._install()
         except BaseException:
             self._restore()
             raise
-        self.started = self._begin = self._last = now()
+        self.started = self._begin = self._phases.last = now()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,11 +112,12 @@ class StepClock:
 
     def _restore(self) -> None:
         StepClock._active = None
+        self._phases.owner = 0
         self._undo.close()
 
     def _install(self) -> None:
         for place, name, phase in _places():
-            self._patch(place, name, functools.partial(self._within, phase))
+            self._patch(place, name, functools.partial(self._phases.within, phase))
         for place in (torch.autograd, torch.autograd.graph):
             self._patch(place, "_engine_run_backward", self._running_backward)
         self._patch(DataLoader, "__iter__", self._iterating)
@@ -157,122 +146,97 @@ class StepClock:
 
         self._undo.callback(put_back)
 
-    # -- the exclusive stack ---------------------------------------------------------------------------------------
+    # -- recording ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, phase: str) -> None:
-        t = now()
-        self._sums[self._stack[-1]] += t - self._last
-        self._last = t
-        self._stack.append(phase)
-        if self.recording:
-            self.marks.append(Mark(t, time.thread_time_ns(), phase))
+    @property
+    def marks(self) -> list[Mark]:
+        return self._phases.marks
 
-    def _leave(self, depth: int) -> None:
-        """Back to the stack as it was `depth` deep, whatever an exception left above."""
-        t = now()
-        self._sums[self._stack[-1]] += t - self._last
-        self._last = t
-        del self._stack[depth:]
-        if self.recording:
-            self.marks.append(Mark(t, time.thread_time_ns(), self._stack[-1]))
+    def record(self) -> int:
+        """Keep every mark and batch shape from now on; returns now."""
+        self._phases.marks, self.batches = [], []
+        self._phases.recording = True
+        return self._switch(self._phases.current)
 
-    def _mine(self) -> bool:
-        return StepClock._active is self and threading.get_ident() == self._owner
+    def stop_recording(self) -> None:
+        self._phases.recording = False
 
-    def _within(self, phase: str, call: Callable) -> Callable:
-        """`call`, with its time in `phase`; recursion (state_dict) and other threads pass through."""
-
-        @functools.wraps(call)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            if not self._mine() or self._stack[-1] == phase:
-                return call(*args, **kwargs)
-            depth = len(self._stack)
-            self._enter(phase)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                self._leave(depth)
-
-        return timed
+    # -- where every loop passes -------------------------------------------------------------------------------------
 
     def _running_backward(self, call: Callable) -> Callable:
-        timed = self._within("backward", call)
+        phases = self._phases
 
         @functools.wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if not self._mine() or self._stack[-1] == "backward":
+            before = phases.current
+            if before == "backward" or get_ident() != phases.owner:
                 return call(*args, **kwargs)
+            self._switch("backward")
             try:
-                return timed(*args, **kwargs)
+                return call(*args, **kwargs)
             finally:
-                if self.forward_by_difference:
-                    self._based("other")
+                self._switch("other" if self.forward_by_difference and before == "forward" else before)
                 if not self.boundary.optimizer_steps:
                     self._event("backward")
 
         return run
 
     def _iterating(self, call: Callable) -> Callable:
-        timed = self._within("data", call)
+        timed = self._phases.within("data", call)
 
         @functools.wraps(call)
         def start(loader: Any) -> Any:
-            if self._mine() and len(self.loaders) < LOADERS_AT_MOST and all(loader is not l for l in self.loaders):
+            if get_ident() == self._phases.owner and all(loader is not known for known in self.loaders):
                 self.loaders.append(loader)
             return timed(loader)
 
         return start
 
     def _fetching(self, call: Callable) -> Callable:
+        phases = self._phases
+
         @functools.wraps(call)
         def fetch(iterator: Any) -> Any:
-            if not self._mine() or self._stack[-1] == "data":
+            before = phases.current
+            if before == "data" or get_ident() != phases.owner:
                 return call(iterator)
             if not self.boundary.optimizer_steps:
                 self._event("data")
-            depth = len(self._stack)
-            self._enter("data")
+            self._switch("data")
             try:
                 batch = call(iterator)
             finally:
-                self._leave(depth)
-            if self.forward_by_difference:
-                self._based("forward")
-            if self.recording:
-                self.batches.append((self._last, shapes_of(batch)))
+                # Without a forward hook, what lies between a batch and its backward is forward, by difference.
+                self._switch("forward" if self.forward_by_difference and before == "other" else before)
+            if phases.recording:
+                self.batches.append((phases.last, shapes_of(batch)))
             return batch
 
         return fetch
 
-    def _based(self, phase: str) -> None:
-        """Without a forward hook, what lies between a batch and its backward is forward, by difference."""
-        self._stack[0] = phase
-        if self.recording and len(self._stack) == 1:
-            self.marks.append(Mark(self._last, time.thread_time_ns(), phase))
-
     # -- optimizers --------------------------------------------------------------------------------------------------
 
     def _before_optimizer(self, optimizer: Optimizer, *_: object) -> None:
-        if not self._mine():
+        if get_ident() != self._phases.owner:
             return
-        who = id(optimizer)
+        who, before = id(optimizer), self._phases.current
         if who not in self.optimizers:
             self.optimizers[who] = optimizer
             self._own(optimizer)
-        if self._stepping and (stale := [depth for other, depth in self._stepping if other == who]):
-            self._leave(stale[0])  # its last step raised, and the loop went on
-            self._stepping = [(o, d) for o, d in self._stepping if d < stale[0]]
-        self._stepping.append((who, len(self._stack)))
-        self._enter("optimizer")
+        if self._stepping:  # inside another's step, or its own last step raised and the loop went on
+            before = next((phase for other, phase in self._stepping if other == who), before)
+            self._stepping = [(other, phase) for other, phase in self._stepping if other != who]
+        self._stepping.append((who, before))
+        self._switch("optimizer")
 
     def _after_optimizer(self, optimizer: Optimizer, *_: object) -> None:
-        if not self._mine():
+        if get_ident() != self._phases.owner:
             return
         me = id(optimizer)
         while self._stepping:
-            who, depth = self._stepping.pop()
+            who, before = self._stepping.pop()
             if who == me:
-                self._leave(depth)
+                self._switch(before)
                 self._event("optimizer", me, type(optimizer).__name__)
                 return
 
@@ -283,7 +247,11 @@ class StepClock:
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
             before = self.boundary.optimizer_steps
             result = call(scaler, optimizer, *args, **kwargs)
-            if self._mine() and isinstance(optimizer, Optimizer) and self.boundary.optimizer_steps == before:
+            if (
+                get_ident() == self._phases.owner
+                and isinstance(optimizer, Optimizer)
+                and self.boundary.optimizer_steps == before
+            ):
                 self._event("optimizer", id(optimizer), type(optimizer).__name__, skipped=True)
             return result
 
@@ -311,16 +279,23 @@ class StepClock:
             self._undo.callback(handle.remove)
 
     def _before_forward(self, module: nn.Module, *_: object) -> None:
-        if torch.compiler.is_compiling() or not self._mine() or self._stack[-1] in WHOLE:
+        if torch.compiler.is_compiling() or get_ident() != self._phases.owner:
             return  # is_compiling is folded away: the traced hook is empty
+        before = self._phases.current
+        self._around.append(before)
+        if before in WHOLE:
+            return
         self._called.add(id(module))
-        if "forward" not in self._stack:
+        if not self.boundary.optimizer_steps and "forward" not in self._around:
             self._event("forward")
-        self._enter("forward")
+        if self._phases.recording:
+            device = next((p.device.type for p in module.parameters()), "cpu")
+            self.autocast |= torch.is_autocast_enabled(device)
+        self._switch("forward")
 
     def _after_forward(self, *_: object) -> None:
-        if not torch.compiler.is_compiling() and self._mine() and self._stack[-1] == "forward" and len(self._stack) > 1:
-            self._leave(len(self._stack) - 1)
+        if not torch.compiler.is_compiling() and get_ident() == self._phases.owner and self._around:
+            self._switch(self._around.pop())
 
     def called(self) -> list[nn.Module]:
         """The hooked modules that were called: the models of this loop."""
@@ -346,22 +321,18 @@ class StepClock:
             self._close(skipped)
 
     def _close(self, skipped: bool) -> None:
-        t = now()
-        self._sums[self._stack[-1]] += t - self._last
-        self._last = t
+        t = self._switch(self._phases.current)
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
         else:
-            self.steps.append(Step(self._begin, t, dict(self._sums), skipped))
+            self.steps.append(Step(self._begin, t, dict(self._phases.sums), skipped))
             self.count += 1
         if self.count <= 8:
             self._settle_roots()
-        if self.recording:
-            self.marks.append(Mark(t, time.thread_time_ns(), self._stack[-1]))
         if not self._compile_hooked:
             self._watch_compiler()
         if self._on_step is None:
-            self._sums.clear()
+            self._phases.sums.clear()
             self._begin = t
         else:
             self._on_step(self)
@@ -369,12 +340,8 @@ class StepClock:
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
-        self._sums.clear()
-        self._begin = self._last = now()
-
-    def mark(self) -> None:
-        """Record where the loop is, at the start of a recording."""
-        self.marks.append(Mark(now(), time.thread_time_ns(), self._stack[-1]))
+        self._phases.sums.clear()
+        self._begin = self._phases.last = now()
 
     def _steps_from_history(self) -> None:
         """Steps of a loop whose unit was not known while it ran them: from one event of the leading kind to the next."""
@@ -390,7 +357,7 @@ class StepClock:
     def _collecting(self, when: str, _: Mapping[str, int]) -> None:
         if when == "start":
             self._gc_began = now()
-        elif self._gc_began and self._mine():
+        elif self._gc_began and get_ident() == self._phases.owner:
             self.spans["gc"].append((self._gc_began, now()))
             self._gc_began = 0
 

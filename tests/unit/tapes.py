@@ -9,8 +9,8 @@ from mlsys_studio.profilers.ceilings import Ceilings
 from mlsys_studio.profilers.cost import Call
 from mlsys_studio.profilers.events import DeviceEvent, HostEvent, device_kind
 from mlsys_studio.profilers.hardware import Device, Kind
+from mlsys_studio.profilers.phases import Mark
 from mlsys_studio.profilers.shapes import Join
-from mlsys_studio.profilers.step import Mark
 
 US = 1000
 
