@@ -184,7 +184,8 @@ def _cuda(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
         if known is None:  # a kernel launched outside any operator
             yield Busy(HostEvent(kernels[key], 0, 0, 0), phase, ns, None)
         else:
-            yield Busy(known.owner, phase, ns, known.cost)
+            # A kernel is work, whatever its operator's own account says: never "dispatch".
+            yield Busy(known.owner, phase, ns, None if known.cost is DISPATCH else known.cost)
 
 
 def _concurrent(device: list, t0: int, t1: int) -> Iterator[tuple[int, int, list[int]]]:
@@ -245,9 +246,11 @@ def _count(busy: Busy, capture: Capture, device: Device) -> Counted:
 
 def _peak(device: Device, dtype: str) -> float | None:
     """P(d): the spec peak, on a CPU the measured ceiling; None where unknown."""
-    if device.kind == "cpu" or not device.peak_flops:
-        return _ceiling(device, dtype) if device.kind == "cpu" else None
-    return device.peak_flops.get(dtype)
+    if device.kind == "cpu":
+        return _ceiling(device, dtype)
+    if not device.peak_flops:
+        return None
+    return device.peak_flops.get(dtype) or _ceiling(device, dtype)  # nobody publishes every dtype
 
 
 def _ceiling(device: Device, dtype: str) -> float | None:

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import mlp, train
+from tapes import CEILINGS, CPU, US, Tape, mm
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
-from loops import mlp, train
 from mlsys_studio.profilers.accounting import account
 from mlsys_studio.profilers.cost import Call
 from mlsys_studio.profilers.recording import Recording
-from tapes import CEILINGS, CPU, US, Tape, mm
 
 
 def cells(tape: Tape, device=CPU, **window) -> dict[tuple[str, str], int]:

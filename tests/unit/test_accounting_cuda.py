@@ -6,6 +6,8 @@ import pytest
 from tapes import GPU, US, Tape, mm
 
 from mlsys_studio.profilers.accounting import account
+from mlsys_studio.profilers.cost import Call
+from mlsys_studio.profilers.events import DeviceEvent
 
 
 def cells(tape: Tape, **window) -> dict[str, int]:
@@ -36,9 +38,17 @@ def test_a_kernel_without_a_formula_is_uncounted():
     assert ledger.entries[0].evidence[0].what == tape_kernel.name
 
 
-def _triton(at: int, to: int):
-    from mlsys_studio.profilers.events import DeviceEvent
+def test_a_kernel_whose_operator_only_dispatches_is_uncounted_not_launch():
+    tape = Tape(100)
+    owner = tape.op(
+        "aten::linear", -20, -10, Call("aten::linear", ((8, 8), (8, 8), None), ("float32", "float32", ""), (None,) * 3)
+    )
+    tape.runtime("cudaLaunchKernel", -18, -16, correlation=1000 + owner)
+    tape.device.append(DeviceEvent("gemm", 0, 100 * US, 7, "compute", owner, 1000 + owner))
+    assert cells(tape) == {"uncounted": 100}
 
+
+def _triton(at: int, to: int):
     return DeviceEvent("triton_my_kernel", at * US, to * US, 7, "compute")
 
 
