@@ -15,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+TESTS_READY := $(VENV)/.ready-tests
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
 
 .PHONY: help demo test lab lint bench test-notebooks gpu clean
@@ -26,13 +27,13 @@ help:
 demo: $(READY)
 	@$(PY) -m mlsys_studio.studio.demo
 
-test: $(READY)
+test: $(TESTS_READY)
 	@$(PY) -m pytest tests -m "not gpu and not slow"
 
 lab: $(READY)
 	@$(VENV)/bin/jupyter lab notebooks/00_quickstart.ipynb
 
-lint: $(READY)
+lint: $(TESTS_READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
@@ -40,7 +41,7 @@ lint: $(READY)
 bench: $(READY)
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(PY) $$file; done
 
-test-notebooks: $(READY)
+test-notebooks: $(TESTS_READY)
 	@$(PY) -m pytest tests/notebooks
 
 # Nothing is installed here: the link gives the repository root the name it is imported by.
@@ -61,8 +62,14 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[1/3] virtual environment in $(VENV), from $$($(PYTHON) -V)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "[2/3] packages, pinned by constraints.txt (torch is by far the largest)"
-	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook,test]' \
+	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook]' \
 	    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 	@echo "[3/3] a link by which type checkers find the package"
 	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/mlsys_studio
+	@touch $@
+
+$(TESTS_READY): $(READY)
+	@echo "packages for the tests"
+	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook,test]' \
+	    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 	@touch $@
