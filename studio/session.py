@@ -71,6 +71,7 @@ class Session:
             dtype=ledger.basis.dtype,
             workers=Fetching.of(ledger, loop).workers,
             others=tuple(part for part in (*models, *optimizers) if part is not None),
+            unit=self.profile.steps.unit,
         )
 
     def _named(self, loader: DataLoader) -> DataLoader:

@@ -101,6 +101,7 @@ def _path(function: ast.expr, namespace: Mapping[str, Any]) -> str:
         return ".".join([value.__name__, *parts])
     if not parts and callable(value) and isinstance(name := getattr(value, "__qualname__", None), str):
         module = getattr(value, "__module__", None)
+        module = "os" if module in ("posix", "nt") else module
         return name if module in (None, "builtins", "io", "_io") else f"{module}.{name}"
     return ".".join([function.id, *parts])
 

@@ -35,6 +35,7 @@ class Subjects:
     dtype: str  # the ledger's reference dtype
     workers: int  # as many as the finding predicted with
     others: tuple[Any, ...] = ()  # further models and optimizers of the loop
+    unit: str = ""  # what the profile found a step to be; "": whatever the clock takes it for
 
     @property
     def parts(self) -> list[Any]:

@@ -39,8 +39,15 @@ def run_steps(code: Code, subjects: Subjects, warm: int, steps: int) -> Run:
     from ...profilers.step import StepClock
 
     walls: list[int] = []
+    changes = 0
 
     def count(clock: StepClock) -> None:
+        nonlocal changes
+        if clock.boundary.changes != changes:  # the steps so far were none
+            changes = clock.boundary.changes
+            walls.clear()
+        if subjects.unit not in ("", clock.boundary.unit):
+            return
         if len(walls) < warm + steps:
             walls.append(clock.steps[-1].wall)
         if len(walls) == warm + steps:

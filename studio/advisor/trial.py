@@ -1,6 +1,7 @@
 """The proof: the same cell, a bounded number of steps, without / with / without the remedy, in turns.
 
-A remedy is kept only when its gain exceeds what the machine does by itself between two equal runs.
+A remedy is kept only when the gain of its worst round exceeds what the machine does by itself between two equal runs.
+Of drawn trials without any effect 1 % are kept so (3 % by the median round), of a gain of 30 % at 5 % noise 98 %.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def verdict(without: Sequence[float], with_it: Sequence[float]) -> Verdict:
     ratios = [(a + b) / 2 / w for (a, b), w in zip(neighbours, with_it, strict=True)]
     spread = max(abs(a - b) / max(a, b) for a, b in neighbours)
     measured, low = statistics.median(ratios), min(ratios)
-    return Verdict(measured, low, max(ratios), spread, low > 1 and measured - 1 > spread)
+    return Verdict(measured, low, max(ratios), spread, low - 1 > spread)
 
 
 def loss_difference(without: Sequence[Run], with_it: Sequence[Run]) -> float | None:

@@ -22,7 +22,7 @@ class Cell:
         self._code = compile(self.source, file, "exec")
 
     def run(self, *, display: bool = True) -> None:
-        exec(self._code, self._namespace)
+        exec(self._code, self._namespace)  # noqa: S102
 
 
 class Notebook:
