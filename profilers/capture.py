@@ -133,14 +133,14 @@ class Recorder:
         self.warmup.append(step)
         compiled = compilations()
         new, self._compiled = compiled != self._compiled, compiled
-        settled = step.wall <= 1.5 * min(s.wall for s in self.warmup) and not new
+        settled = clock.wall(step) <= 1.5 * min(clock.wall(s) for s in self.warmup) and not new
         n = len(self.warmup)
         if n >= self.plan.warm and (settled or self._synchronised or n >= self.plan.warm_most):
             self._state = self._clean
 
     def _clean(self, clock: StepClock, step: Step) -> None:
         self.before.append(step)
-        n, spent = len(self.before), sum(s.wall for s in self.before)
+        n, spent = len(self.before), sum(clock.wall(s) for s in self.before)
         if n >= self.plan.clean and (spent >= self.plan.clean_ns or n >= self.plan.clean_most or self._synchronised):
             self._begin(clock, shapes=True, then=self._shape)
 
@@ -221,7 +221,9 @@ class Recorder:
         return recording
 
     def _median(self) -> int:
-        return int(statistics.median([s.wall for s in self.before])) if self.before else 0
+        if not self.before or self._clock is None:
+            return 0
+        return int(statistics.median([self._clock.wall(s) for s in self.before]))
 
     def _calm(self, window: _Recording) -> bool:
         allowed = (1 + self.plan.disturbed) * len(window.edges) * self._median() + EVENT_NS * window.count
@@ -305,7 +307,7 @@ class Recorder:
             on_device=tuple(device),
             marks=window.marks,
             spans={"comm": tuple(seen.collectives)} | {cause: tuple(spans) for cause, spans in clock.spans.items()},
-            clean_wall=int(statistics.median([s.wall for s in clean])) if clean else 0,
+            clean_wall=int(statistics.median([clock.wall(s) for s in clean])) if clean else 0,
             clean_phases=median_phases(clean),
             optimizer_bytes=sum(
                 p.numel() * p.element_size()

@@ -5,6 +5,7 @@ Made once from Kineto's in-memory events; nothing later touches the profiler aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,13 @@ class DeviceEvent:
 
 
 COPIES = ("memcpy", "memset")
+RANGES = (
+    "Optimizer.",
+    "enumerate(DataLoader)",
+    "ProfilerStep",
+)  # annotations; in some versions they look like operators
+WAITS = ("Synchronize", "Sync", "Wait Event")  # a stream's waits, where they are recorded as device events
+RUNTIME = re.compile(r"(cuda|hip|cu)[A-Z]")  # cudaLaunchKernel, cuLaunchKernelEx, hipMemcpyAsync; not custom::op
 COLLECTIVES = ("nccl", "rccl", "c10d::", "gloo:")
 
 
@@ -68,28 +76,29 @@ def from_kineto(events: Iterable[Any], shapes: bool) -> Events:
     collectives: list[Span] = []
     for e in events:
         start, length = e.start_ns(), e.duration_ns()
-        if length < 0 or e.is_user_annotation():
+        if length < 0 or e.is_user_annotation() or e.name().startswith(RANGES):
             continue
         if e.is_async():  # it ends on another thread: no part of any thread's nesting
             if e.name().startswith(COLLECTIVES):
                 collectives.append((start, start + length))
         elif "CPU" not in str(e.device_type()):
-            device.append(
-                DeviceEvent(
-                    e.name(), start, start + length, e.device_resource_id(), device_kind(e.name()),
-                    e.linked_correlation_id(), e.correlation_id(),
-                )
-            )  # fmt: skip
-        elif e.name().startswith(("Optimizer.", "enumerate(DataLoader)", "ProfilerStep")):
-            continue  # ranges, not operators; an annotation in some versions, an operator in others
+            if not e.name().endswith(WAITS):
+                device.append(_device_event(e, start, start + length))
         else:
-            runtime = e.name().startswith(("cuda", "cu", "hip")) and not e.name().startswith("cudnn")
-            call = Call.from_event(e) if shapes and not runtime else None
-            host.append(
-                HostEvent(
-                    e.name(), start, start + length, e.start_thread_id(), e.sequence_nr(), e.correlation_id(), runtime, call
-                )
-            )  # fmt: skip
+            host.append(_host_event(e, start, start + length, shapes))
     host.sort(key=lambda h: (h.start, -h.end))
     device.sort(key=lambda d: d.start)
     return Events(host, device, collectives)
+
+
+def _device_event(e: Any, start: int, end: int) -> DeviceEvent:
+    name = e.name()
+    owner, correlation = e.linked_correlation_id(), e.correlation_id()
+    return DeviceEvent(name, start, end, e.device_resource_id(), device_kind(name), owner, correlation)
+
+
+def _host_event(e: Any, start: int, end: int, shapes: bool) -> HostEvent:
+    name = e.name()
+    runtime = RUNTIME.match(name) is not None
+    call = Call.from_event(e) if shapes and not runtime else None
+    return HostEvent(name, start, end, e.start_thread_id(), e.sequence_nr(), e.correlation_id(), runtime, call)

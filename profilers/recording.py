@@ -122,8 +122,8 @@ def step_times(clock: StepClock, recorder: Recorder, capture: Capture | None) ->
     edges = () if capture is None else (capture.start, *capture.edges)
     return StepTimes(
         unit=clock.boundary.unit or "none",
-        warmup=tuple(s.wall for s in warmup),
-        clean=tuple(s.wall for s in clean),
+        warmup=tuple(clock.wall(s) for s in warmup),
+        clean=tuple(clock.wall(s) for s in clean),
         window=tuple(b - a for a, b in itertools.pairwise(edges)),
         phases=median_phases(clean),
         compile_ns=sum(b - a for a, b in clock.spans["compile"]),

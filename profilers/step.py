@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from .boundary import FALLBACKS, Boundary
+from .device_times import DeviceTimes
 from .errors import UsageError
 from .phases import Mark, Phases, now
 from .roots import below, hookable, living_roots, owning
@@ -77,6 +78,7 @@ class StepClock:
         self._phases = Phases()
         self._switch = self._phases.switch
         self._begin = 0
+        self._device: DeviceTimes | None = None
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
         self._stepping: list[tuple[int, str]] = []  # optimizers inside their step: (id, the phase before)
         self._around: list[str] = []  # the phases around the forwards we are in
@@ -327,21 +329,39 @@ class StepClock:
         else:
             self.steps.append(Step(self._begin, t, dict(self._phases.sums), skipped))
             self.count += 1
+        if self._device is not None:
+            self._device.end(self._begin)
         if self.count <= 8:
             self._settle_roots()
+            self._find_device()
         if not self._compile_hooked:
             self._watch_compiler()
-        if self._on_step is None:
+        if self._on_step is not None:
+            self._on_step(self)
+        if self._on_step is not None or self._device is not None:
+            self.restart()
+        else:
             self._phases.sums.clear()
             self._begin = t
-        else:
-            self._on_step(self)
-            self.restart()
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
         self._phases.sums.clear()
+        if self._device is not None:
+            self._device.begin()
         self._begin = self._phases.last = now()
+
+    def _find_device(self) -> None:
+        """From the first steps on: does this loop run on CUDA?"""
+        if self._device is None and torch.cuda.is_initialized():
+            self._device = DeviceTimes(torch.cuda)
+
+    def wall(self, step: Step) -> int:
+        """ns the step took: on the device where that is known, else on the host."""
+        if self._device is None:
+            return step.wall
+        self._device.read()
+        return self._device.walls.get(step.start, step.wall)
 
     def _steps_from_history(self) -> None:
         """Steps of a loop whose unit was not known while it ran them: from one event of the leading kind to the next."""

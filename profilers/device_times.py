@@ -1,0 +1,45 @@
+"""How long steps took on the CUDA device: a pair of events a step, read a step later, never waited for.
+
+The host runs ahead of the device, so its own clock says when a step was queued, not how long it took.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+
+class DeviceTimes:
+    """`begin` and `end` a step; `walls[key]` appears once the device has passed both. Records nothing while a CUDA
+    graph is being captured: an event recorded there would become a part of the graph."""
+
+    def __init__(self, cuda: Any) -> None:
+        """`cuda`: the module torch.cuda, or what stands in for it."""
+        self.walls: dict[int, int] = {}  # ns
+        self._cuda = cuda
+        self._begun: Any = None
+        self._pending: deque[tuple[int, Any, Any]] = deque()
+
+    def begin(self) -> None:
+        self._begun = self._mark()
+
+    def end(self, key: int) -> None:
+        """Close the step `key` and read those the device has finished meanwhile."""
+        ended = self._mark()
+        if self._begun is not None and ended is not None:
+            self._pending.append((key, self._begun, ended))
+        self._begun = None
+        self.read()
+
+    def read(self) -> None:
+        """Collect finished steps, oldest first, without waiting for any."""
+        while self._pending and self._pending[0][2].query():
+            key, begun, ended = self._pending.popleft()
+            self.walls[key] = int(begun.elapsed_time(ended) * 1e6)
+
+    def _mark(self) -> Any:
+        if self._cuda.is_current_stream_capturing():
+            return None
+        event = self._cuda.Event(enable_timing=True)
+        event.record()
+        return event
