@@ -5,6 +5,7 @@ left as it is; our own colours (palette) work on both.
 """
 
 SCOPE = "mlsys-view"
+SELECTOR = f".{SCOPE}" * 3  # as often as it takes: JupyterLab styles outputs by two classes and two elements
 
 _RULES = """
 { --l-ink: #1c2127; --l-soft: #59636e; --l-line: #d5dae0; --l-paper: #ffffff; --l-accent: #1f6feb;
@@ -68,12 +69,12 @@ summary { cursor: pointer; color: var(--soft) }
 .faster { color: #0b7d5e; font-weight: 600 }
 """
 
-_OTHERWISE = f"""@container (max-width: 800px) {{ .{SCOPE} .spare {{ display: none }} }}
+_OTHERWISE = f"""@container (max-width: 800px) {{ {SELECTOR} .spare {{ display: none }} }}
 @media print {{
-.{SCOPE} {{ max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact }}
-.{SCOPE} details::details-content {{ content-visibility: visible; display: block }}
-.{SCOPE} tr, .{SCOPE} li, .{SCOPE} svg {{ break-inside: avoid }}
-.{SCOPE} .wide {{ overflow: visible }}
+{SELECTOR} {{ max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact }}
+{SELECTOR} details::details-content {{ content-visibility: visible; display: block }}
+{SELECTOR} tr, {SELECTOR} li, {SELECTOR} svg {{ break-inside: avoid }}
+{SELECTOR} .wide {{ overflow: visible }}
 }}
 """
 
@@ -85,11 +86,11 @@ def _scoped(rules: str) -> str:
         head, brace, body = (part.strip() for part in rule.partition("{"))
         if not brace:
             continue
-        selectors = ", ".join(f".{SCOPE} {part.strip()}" for part in head.split(","))
+        selectors = ", ".join(f"{SELECTOR} {part.strip()}" for part in head.split(","))
         if head == "@dark":
-            written.append(f"@media (prefers-color-scheme: dark) {{ .{SCOPE} {{ {body} }} }}")
+            written.append(f"@media (prefers-color-scheme: dark) {{ {SELECTOR} {{ {body} }} }}")
         else:
-            written.append(f"{selectors if head else '.' + SCOPE} {{ {body} }}")
+            written.append(f"{selectors if head else SELECTOR} {{ {body} }}")
     return "\n".join(written)
 
 

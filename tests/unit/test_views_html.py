@@ -13,7 +13,7 @@ from mlsys_studio.profilers.ledger import CAUSES
 from mlsys_studio.profilers.views.html import profile_html
 from mlsys_studio.profilers.views.markup import Markup, tag
 from mlsys_studio.profilers.views.palette import COLOURS, ink_on
-from mlsys_studio.profilers.views.style import SCOPE, STYLE
+from mlsys_studio.profilers.views.style import SELECTOR, STYLE
 from mlsys_studio.profilers.views.svg import strip, waterfall
 
 from .pages import Page
@@ -62,7 +62,7 @@ def test_every_style_rule_stays_under_our_class():
     selectors = [part.strip() for head in re.findall(r"([^{}]+)\{", sheet) for part in head.split(",")]
     assert len(selectors) > 40
     for selector in selectors:
-        assert selector == f".{SCOPE}" or selector.startswith(f".{SCOPE} "), selector
+        assert selector == SELECTOR or selector.startswith(f"{SELECTOR} "), selector
     assert STYLE.count("{") == STYLE.count("}")
 
 
