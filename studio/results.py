@@ -1,4 +1,4 @@
-"""What the verbs of the main job return: a Profile with its comparison, and a trial."""
+"""What the verbs of the main job return: a Profile with its comparison, a trial, or a sentence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from ..profilers.profile import Profile, Trial
 
 if TYPE_CHECKING:
     from ..profilers.regression import Verdict
+
+
+class Sentence(str):
+    """A notebook shows it without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,17 @@ class Fixed:
         return "\n  ".join(self.lines())
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, str]:
-        from ..profilers.views.markup import tag
+        from ..profilers.views.html import prose, view
+        from ..profilers.views.markup import name, tag
 
-        verdict, remedy, *why = self.lines()
-        page = tag("div", tag("b", verdict), tag("pre", remedy), *(tag("div", line) for line in why))
+        t, (_, remedy, *why) = self.trial, self.lines()
+        numbers = {"predicted": t.predicted, f"measured, {t.low:.2f} to {t.high:.2f}": t.measured}
+        tiles = [(f"{ratio:.2f}×", label) for label, ratio in numbers.items() if ratio is not None]
+        tiles.append(("kept", "it is in place now") if t.kept else ("not kept", "everything is as before"))
+        page = view(
+            tag("h2", self.title),
+            tag("p", name(remedy), class_="soft"),
+            tag("div", *(tag("div", tag("b", value), tag("span", label)) for value, label in tiles), class_="numbers"),
+            *(tag("p", prose(line)) for line in why),
+        )
         return {"text/plain": str(self), "text/html": page}

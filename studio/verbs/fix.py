@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ...profilers.errors import UsageError
 from ..registry import Call, verb
-from ..results import Fixed
+from ..results import Fixed, Sentence
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -62,4 +62,4 @@ def take_back(session: Session, number: int) -> str:
             f"the remedy applied last is taken back first: type `%mlsys fix {kept.number} --undo` ({kept.title})"
         )
     session.applied.pop().undo()
-    return f"taken back: {kept.title}"
+    return Sentence(f"taken back: {kept.title}")

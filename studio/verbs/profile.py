@@ -44,7 +44,7 @@ def profile(
     baseline = None if compare is None else read(compare)
     code = call.cell if script is None else Script.at(script, arguments)
     assert code is not None
-    run = profiling(title="cell" if script is None else script.name, mode=mode, steps=steps)
+    run = profiling(title=script.name if script is not None else first_line(code.source), mode=mode, steps=steps)
     try:
         with run:
             code.run()
@@ -86,6 +86,12 @@ def write(profile: Profile, path: Path) -> None:
     from ..report import export
 
     export(profile, path)
+
+
+def first_line(source: str) -> str:
+    """The first that does something: a name for a cell."""
+    lines = (line.strip() for line in source.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "cell")
 
 
 def read(path: Path) -> Profile:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from ...profilers.errors import UsageError
 from ...profilers.profile import Profile
 from ..registry import Call, Expression, verb
+from ..results import Sentence
 
 
 @verb
@@ -38,4 +39,4 @@ def report(
     else:
         raise UsageError("a shell has no last profile; type `mlsys report out.html --saved base.json`")
     export(profile, path, redact=redact)
-    return f"wrote {path}"
+    return Sentence(f"wrote {path}")
