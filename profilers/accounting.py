@@ -11,75 +11,26 @@ device work is busy, and idle gaps are explained by the thread that should have 
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
+from .busy import Busy, on_cpu, on_cuda
 from .capture import Capture
-from .cost import DISPATCH, Cost, OpCost, dtype_of
+from .cells import Cells
+from .cost import DISPATCH, OpCost, dtype_of
 from .events import HostEvent
 from .hardware import Device
-from .idle import WHOLE, Host, drained, explain, launches
-from .ledger import CAUSES, PHASES, Basis, Entry, Evidence, Ledger
-from .pricing import price
+from .idle import WHOLE
+from .ledger import Basis, Ledger
 from .profile import OperatorRow
 from .split import Rates, bound, limits, split
-from .timeline import Labels, Spans, cut, gaps, innermost
+from .timeline import Labels
 
 FASTER = 1.2  # another dtype becomes the reference only where its measured rate is this much higher
 BEATEN = 0.05  # a ceiling is raised where an operator beats it by more than this share of its time ...
 MATTERS = 0.01  # ... and such operators hold more than this share of the wall
 PAID_FROM = ("launch", "python", "data stall", "io", "inefficiency")  # where the profiler's price hides
-
-
-@dataclass(slots=True)
-class Cells:
-    """Cells being filled, with their evidence. `add` is the only way in."""
-
-    sums: Counter = field(default_factory=Counter)
-    evidence: dict[tuple[str, str], Counter] = field(default_factory=lambda: defaultdict(Counter))
-    counts: dict[tuple[str, str], Counter] = field(default_factory=lambda: defaultdict(Counter))
-
-    def add(self, phase: str, cause: str, ns: int, what: str) -> None:
-        if ns:
-            self.sums[phase, cause] += ns
-            self.evidence[phase, cause][what] += ns
-            self.counts[phase, cause][what] += 1
-
-    def move(self, phase: str, source: str, target: str, ns: int, what: str) -> int:
-        """At most `ns` from one cause of a phase to another; returns what was moved."""
-        taken = max(0, min(ns, self.sums[phase, source]))
-        self.sums[phase, source] -= taken
-        self.add(phase, target, taken, what)
-        return taken
-
-    def entries(self, wall: int, most: int = 5) -> tuple[Entry, ...]:
-        """In printing order; refuses an account that does not add up."""
-        if min(self.sums.values(), default=0) < 0 or sum(self.sums.values()) != wall:
-            raise AssertionError(f"cells sum to {sum(self.sums.values())} ns of {wall} ns: {dict(self.sums)}")
-        order = list(CAUSES)
-        keys = sorted((k for k, v in self.sums.items() if v), key=lambda k: (order.index(k[1]), PHASES.index(k[0])))
-        return tuple(Entry(p, c, self.sums[p, c], self.sums[p, c] / wall, self._why(p, c, most)) for p, c in keys)
-
-    def _why(self, phase: str, cause: str, most: int) -> tuple[Evidence, ...]:
-        """The largest reasons; what was moved out of a cell left each of them in proportion."""
-        reasons = self.evidence[phase, cause]
-        kept = min(1.0, self.sums[phase, cause] / max(1, sum(reasons.values())))
-        return tuple(
-            Evidence(what, int(ns * kept), self.counts[phase, cause][what]) for what, ns in reasons.most_common(most)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """One operator's charged time in one phase. `event` may be a kernel that no operator launched."""
-
-    event: HostEvent
-    phase: str
-    nanoseconds: int
-    cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +47,23 @@ class Counted:
         return self.busy.phase == "backward" and self.busy.event.sequence >= 0
 
 
-def account(capture: Capture, device: Device) -> tuple[Ledger, tuple[OperatorRow, ...]]:
-    """The ledger of a captured window, and its operators. `device` brings peaks and measured ceilings."""
+@dataclass(frozen=True, slots=True)
+class Accounted:
+    """A window's ledger, its operators by time, and the device with what this run taught about its ceilings."""
+
+    ledger: Ledger
+    operators: tuple[OperatorRow, ...]
+    device: Device
+
+
+def account(capture: Capture, device: Device) -> Accounted:
+    """The ledger of a captured window. `device` brings peaks and measured ceilings."""
     cells, notes = Cells(), list(capture.notes)
     phases = Labels([(m.time, m.phase) for m in capture.marks])
-    busy = list((_cpu if capture.device == "cpu" else _cuda)(capture, phases, cells))
+    busy = list((on_cpu if capture.device == "cpu" else on_cuda)(capture, phases, cells))
     counted = [_count(b, capture, device) for b in busy]
     device, raised = _raise_ceilings(counted, device, capture.wall)
-    notes += raised
+    notes += [*raised, *(device.ceilings.notes if device.ceilings else ())]
     basis = _basis(counted, device)
     rows = _split_all(counted, device, basis, cells)
     _off_cpu(capture, cells)
@@ -116,116 +76,7 @@ def account(capture: Capture, device: Device) -> tuple[Ledger, tuple[OperatorRow
     ledger = Ledger(
         capture.wall, len(capture.edges), cells.entries(capture.wall), basis, flops, tuple(dict.fromkeys(notes))
     )
-    return ledger, rows
-
-
-# -- rule 1: busy and idle ----------------------------------------------------------------------------------------------
-
-
-def _cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
-    """Self times of the loop's thread; what no operator covers is charged at once."""
-    t0, t1 = capture.start, capture.end
-    events = [h for h in capture.host if h.thread == capture.thread and h.end > t0 and h.start < t1]
-    collecting, compiling, communicating = (Spans(capture.spans[cause]) for cause in ("gc", "compile", "comm"))
-    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges, *communicating.edges})
-    own: Counter[tuple[int, str]] = Counter()
-    for a, b, i in cut(innermost(events, t0, t1), cuts):
-        phase = phases.at(a)
-        if phase in WHOLE:
-            cells.add(phase, WHOLE[phase], b - a, events[i].name if i >= 0 else "outside operators")
-        elif a in compiling:
-            cells.add(phase, "compile", b - a, "compiling")
-        elif i >= 0:
-            own[i, phase] += b - a
-        elif a in collecting:
-            cells.add(phase, "gc", b - a, "garbage collection")
-        elif a in communicating:
-            cells.add(phase, "comm", b - a, "waiting in a collective")
-        elif phase == "backward":
-            cells.add(phase, "launch", b - a, "autograd engine between nodes")
-        else:
-            cells.add(phase, "python", b - a, f"Python in {phase}")
-    priced = price(events, capture.optimizer_bytes)
-    charged: Counter[tuple[int, str]] = Counter()
-    position = {id(e): i for i, e in enumerate(events)}
-    for (i, phase), ns in own.items():
-        charged[position[id(priced[i].owner)], phase] += ns
-    for (i, phase), ns in charged.items():
-        yield Busy(events[i], phase, ns, priced[i].cost)
-
-
-def _cuda(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
-    """The union of all streams; each instant to compute, else copy, else communication, else idle."""
-    t0, t1 = capture.start, capture.end
-    device = [d for d in capture.on_device if d.end > t0 and d.start < t1]
-    device.sort(key=lambda d: (d.start, d.end, d.stream, d.correlation))
-    launched = launches(capture.host, device)
-    hosts = [h for h in capture.host if not h.runtime]
-    operators = {h.id: p for h, p in zip(hosts, price(hosts, capture.optimizer_bytes), strict=True)}
-    host_phase = [phases.at(launched[i].start) if i in launched else phases.at(d.start) for i, d in enumerate(device)]
-    shares: Counter[tuple[int, str]] = Counter()
-    kernels: dict[int, str] = {}
-    for a, b, running in _concurrent(device, t0, t1):
-        kind = next((k for k in ("compute", "copy", "comm") if any(device[i].kind == k for i in running)), "")
-        chosen = [i for i in running if device[i].kind == kind]
-        for n, i in enumerate(chosen):
-            part = (b - a) // len(chosen) + (n < (b - a) % len(chosen))
-            d = device[i]
-            if kind == "compute":
-                key = operators[d.operator].owner.id if d.operator in operators else -1 - i
-                kernels[key] = d.name
-                shares[key, host_phase[i]] += part
-            else:
-                phase = "h2d" if "HtoD" in d.name and host_phase[i] in ("other", "data") else host_phase[i]
-                cells.add(phase, kind, part, d.name)
-    _cuda_idle(capture, phases, cells, device, launched)
-    for (key, phase), ns in shares.items():
-        known = operators.get(key)
-        if known is None:  # a kernel launched outside any operator
-            yield Busy(HostEvent(kernels[key], 0, 0, 0), phase, ns, None)
-        else:
-            # A kernel is work, whatever its operator's own account says: never "dispatch".
-            yield Busy(known.owner, phase, ns, None if known.cost is DISPATCH else known.cost)
-
-
-def _concurrent(device: list, t0: int, t1: int) -> Iterator[tuple[int, int, list[int]]]:
-    """[t0, t1) in stretches with the indices of the device events running; idle stretches are left out."""
-    changes = sorted(
-        [(max(d.start, t0), 1, i) for i, d in enumerate(device)]
-        + [(min(d.end, t1), 0, i) for i, d in enumerate(device)]
-    )
-    running: set[int] = set()
-    for (t, begins, i), following in pairwise([*changes, (t1, 0, -1)]):
-        if begins:
-            running.add(i)
-        else:
-            running.discard(i)
-        if running and following[0] > t:
-            yield t, following[0], sorted(running)
-
-
-def _cuda_idle(capture: Capture, phases: Labels, cells: Cells, device: list, launched: dict) -> None:
-    t0, t1 = capture.start, capture.end
-    threads: dict[int, list[HostEvent]] = defaultdict(list)
-    for h in capture.host:
-        threads[h.thread].append(h)
-    compiling, collecting = Spans(capture.spans["compile"]), Spans(capture.spans["gc"])
-    hosts = {t: Host(events, t0, t1, phases, compiling, collecting) for t, events in threads.items()}
-    waits = drained(capture.host, device, launched)
-    ends = sorted(l.end for l in launched.values())
-    starts = [d.start for d in device]
-    finishing = sorted((d.end, d.stream) for d in device)
-    for g0, g1 in gaps(((d.start, d.end) for d in device), t0, t1):
-        k = bisect.bisect_left(starts, g1)
-        closing = device[k] if k < len(device) and device[k].start == g1 else None
-        launch = launched.get(k) if closing else None
-        before = bisect.bisect_right(finishing, (g0, 1 << 62)) - 1
-        crosses = closing is not None and before >= 0 and finishing[before][1] != closing.stream
-        last = bisect.bisect_right(ends, g0) - 1
-        host = hosts.get(launch.thread if launch else capture.thread)
-        for c in explain((g0, g1), launch, host, waits, ends[last] if last >= 0 else 0, crosses):
-            for a, b, _ in cut([(c.start, c.end, 0)], phases.times):
-                cells.add(phases.at(a), c.cause, b - a, c.what)
+    return Accounted(ledger, rows, device)
 
 
 # -- rules 2 and 3: costs and their split ----------------------------------------------------------------------------------
@@ -239,9 +90,10 @@ def _count(busy: Busy, capture: Capture, device: Device) -> Counted:
     if dtype == "float32" and capture.device == "cuda" and cost.flops:
         allowed = capture.tf32_convolution if "conv" in busy.event.name else capture.tf32_matmul
         dtype = "tf32" if allowed and "tf32" in device.peak_flops else dtype
-    peak = _peak(device, dtype)
-    skipped = peak is not None and busy.nanoseconds < 0.5e9 * cost.flops / peak
-    return Counted(busy, dtype, 0 if skipped else cost.flops)  # skipped: a checkpoint stops inside its last operator
+    counted, peak = Counted(busy, dtype, cost.flops), _peak(device, dtype)
+    if counted.again and peak is not None and busy.nanoseconds < 0.5e9 * cost.flops / peak:
+        return Counted(busy, dtype, 0)  # a checkpoint stops inside the last operator it recomputes; its event stays
+    return counted
 
 
 def _peak(device: Device, dtype: str) -> float | None:

@@ -87,12 +87,15 @@ class Recording:
 
     def _account(self, capture: Capture) -> tuple[Ledger, tuple[OperatorRow, ...]]:
         from .accounting import account
-        from .ceilings import measure
+        from .ceilings import measure, remember
         from .hardware import detect
 
         device = detect(capture.device)
         device = device.with_ceilings(measure(device, progress=self._progress))
-        return account(capture, device)
+        accounted = account(capture, device)
+        if accounted.device.ceilings is not None and accounted.device is not device:
+            remember(device, accounted.device.ceilings)  # this run beat them
+        return accounted.ledger, accounted.operators
 
 
 NO_STEP = (

@@ -12,7 +12,7 @@ from mlsys_studio.profilers.events import DeviceEvent
 
 def cells(tape: Tape, **window) -> dict[str, int]:
     """{cause: us}, zero cells left out."""
-    ledger, _ = account(tape.capture(**window), GPU)
+    ledger = account(tape.capture(**window), GPU).ledger
     assert sum(e.nanoseconds for e in ledger.entries) == ledger.wall_ns
     return {c: ns // US for c, ns in ledger.by_cause().items()}
 
@@ -26,7 +26,7 @@ def test_a_matmul_is_useful_ceiling_launch_and_the_rest_inefficiency():
 def test_mfu_is_the_useful_share():
     tape = Tape(1000)
     tape.kernel(0, 1000, launched=-10, call=mm(500, 500, 800))
-    ledger, _ = account(tape.capture(), GPU)
+    ledger = account(tape.capture(), GPU).ledger
     assert ledger.mfu == pytest.approx(2 * 500 * 500 * 800 / 1e12 / 1000e-6)
 
 
@@ -34,7 +34,7 @@ def test_a_kernel_without_a_formula_is_uncounted():
     tape = Tape(100)
     tape.device.append(tape_kernel := _triton(0, 100))
     assert cells(tape) == {"uncounted": 100}
-    ledger, _ = account(tape.capture(), GPU)
+    ledger = account(tape.capture(), GPU).ledger
     assert ledger.entries[0].evidence[0].what == tape_kernel.name
 
 
@@ -104,7 +104,7 @@ def test_copies_under_compute_are_free_and_alone_they_are_exposed():
     tape.kernel(400, 700, launched=-4, name="Memcpy HtoD (Pinned -> Device)", stream=8)
     tape.kernel(700, 1000, launched=-3, call=mm(100, 100, 100))
     assert cells(tape)["copy"] == 300
-    ledger, _ = account(tape.capture(), GPU)
+    ledger = account(tape.capture(), GPU).ledger
     assert ledger.by_phase()["h2d"] == 300 * US
 
 
@@ -120,7 +120,7 @@ def test_concurrent_kernels_share_the_time():
     tape = Tape(100)
     tape.kernel(0, 100, launched=-20, call=mm(100, 100, 100), stream=7)
     tape.kernel(0, 100, launched=-10, call=mm(100, 100, 100), stream=8)
-    _, rows = account(tape.capture(), GPU)
+    rows = account(tape.capture(), GPU).operators
     assert [(r.calls, r.nanoseconds) for r in rows] == [(2, 100 * US)]
 
 
@@ -160,7 +160,7 @@ def random_tape(seed: int) -> Tape:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_every_account_adds_up_and_no_cell_is_negative(seed):
-    ledger, _ = account(random_tape(seed).capture(), GPU)
+    ledger = account(random_tape(seed).capture(), GPU).ledger
     assert sum(e.nanoseconds for e in ledger.entries) == ledger.wall_ns == 2000 * US
     assert all(e.nanoseconds > 0 for e in ledger.entries)
     assert ledger.mfu == pytest.approx(ledger.nanoseconds("useful") / ledger.wall_ns)
@@ -169,10 +169,10 @@ def test_every_account_adds_up_and_no_cell_is_negative(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_the_order_events_are_reported_in_does_not_matter(seed):
     tape = random_tape(seed)
-    expected, _ = account(tape.capture(), GPU)
+    expected = account(tape.capture(), GPU).ledger
     random.Random(seed).shuffle(tape.host)
     random.Random(seed + 1).shuffle(tape.device)
-    got, _ = account(tape.capture(), GPU)
+    got = account(tape.capture(), GPU).ledger
     assert {(e.phase, e.cause): e.nanoseconds for e in got.entries} == {
         (e.phase, e.cause): e.nanoseconds for e in expected.entries
     }
@@ -183,8 +183,8 @@ def test_busy_and_idle_of_two_halves_add_up_to_the_whole(seed):
     """Busy time is additive at any cut; causes of one gap may change where the cut falls inside it."""
     tape = random_tape(seed)
     busy = ("useful", "recompute", "precision", "ceiling", "memory", "inefficiency", "uncounted", "copy", "comm")
-    parts = [account(tape.capture(a, b), GPU)[0] for a, b in ((0, 1000), (1000, 2000))]
-    whole, _ = account(tape.capture(), GPU)
+    parts = [account(tape.capture(a, b), GPU).ledger for a, b in ((0, 1000), (1000, 2000))]
+    whole = account(tape.capture(), GPU).ledger
     assert sum(p.nanoseconds("copy", "comm") for p in parts) == whole.nanoseconds("copy", "comm")
     assert sum(p.wall_ns for p in parts) == whole.wall_ns
     assert all(p.nanoseconds(*busy) <= p.wall_ns for p in parts)

@@ -1,0 +1,136 @@
+"""Rule 1 of the ledger: every instant of the window is some operator's, or it is idle and has another cause.
+
+What is busy comes out operator by operator, for the roofline to split; what is idle is charged to its cause at once.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .capture import Capture
+from .cells import Cells
+from .cost import DISPATCH, Cost
+from .events import HostEvent
+from .idle import WHOLE, Host, drained, explain, launches
+from .pricing import price
+from .timeline import Labels, Spans, cut, gaps, innermost
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """One operator's charged time in one phase. `event` may be a kernel that no operator launched."""
+
+    event: HostEvent
+    phase: str
+    nanoseconds: int
+    cost: Cost
+
+
+def on_cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
+    """Self times of the loop's thread; what no operator covers is charged at once."""
+    t0, t1 = capture.start, capture.end
+    events = [h for h in capture.host if h.thread == capture.thread and h.end > t0 and h.start < t1]
+    collecting, compiling, communicating = (Spans(capture.spans[cause]) for cause in ("gc", "compile", "comm"))
+    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges, *communicating.edges})
+    own: Counter[tuple[int, str]] = Counter()
+    for a, b, i in cut(innermost(events, t0, t1), cuts):
+        phase = phases.at(a)
+        if phase in WHOLE:
+            cells.add(phase, WHOLE[phase], b - a, events[i].name if i >= 0 else "outside operators")
+        elif a in compiling:
+            cells.add(phase, "compile", b - a, "compiling")
+        elif i >= 0:
+            own[i, phase] += b - a
+        elif a in collecting:
+            cells.add(phase, "gc", b - a, "garbage collection")
+        elif a in communicating:
+            cells.add(phase, "comm", b - a, "waiting in a collective")
+        elif phase == "backward":
+            cells.add(phase, "launch", b - a, "autograd engine between nodes")
+        else:
+            cells.add(phase, "python", b - a, f"Python in {phase}")
+    priced = price(events, capture.optimizer_bytes)
+    charged: Counter[tuple[int, str]] = Counter()
+    position = {id(e): i for i, e in enumerate(events)}
+    for (i, phase), ns in own.items():
+        charged[position[id(priced[i].owner)], phase] += ns
+    for (i, phase), ns in charged.items():
+        yield Busy(events[i], phase, ns, priced[i].cost)
+
+
+def on_cuda(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
+    """The union of all streams; each instant to compute, else copy, else communication, else idle."""
+    t0, t1 = capture.start, capture.end
+    device = [d for d in capture.on_device if d.end > t0 and d.start < t1]
+    device.sort(key=lambda d: (d.start, d.end, d.stream, d.correlation))
+    launched = launches(capture.host, device)
+    hosts = [h for h in capture.host if not h.runtime]
+    operators = {h.id: p for h, p in zip(hosts, price(hosts, capture.optimizer_bytes), strict=True)}
+    host_phase = [phases.at(launched[i].start) if i in launched else phases.at(d.start) for i, d in enumerate(device)]
+    shares: Counter[tuple[int, str]] = Counter()
+    kernels: dict[int, str] = {}
+    for a, b, running in _concurrent(device, t0, t1):
+        kind = next((k for k in ("compute", "copy", "comm") if any(device[i].kind == k for i in running)), "")
+        chosen = [i for i in running if device[i].kind == kind]
+        for n, i in enumerate(chosen):
+            part = (b - a) // len(chosen) + (n < (b - a) % len(chosen))
+            d = device[i]
+            if kind == "compute":
+                key = operators[d.operator].owner.id if d.operator in operators else -1 - i
+                kernels[key] = d.name
+                shares[key, host_phase[i]] += part
+            else:
+                phase = "h2d" if "HtoD" in d.name and host_phase[i] in ("other", "data") else host_phase[i]
+                cells.add(phase, kind, part, d.name)
+    _cuda_idle(capture, phases, cells, device, launched)
+    for (key, phase), ns in shares.items():
+        known = operators.get(key)
+        if known is None:  # a kernel launched outside any operator
+            yield Busy(HostEvent(kernels[key], 0, 0, 0), phase, ns, None)
+        else:
+            # A kernel is work, whatever its operator's own account says: never "dispatch".
+            yield Busy(known.owner, phase, ns, None if known.cost is DISPATCH else known.cost)
+
+
+def _concurrent(device: list, t0: int, t1: int) -> Iterator[tuple[int, int, list[int]]]:
+    """[t0, t1) in stretches with the indices of the device events running; idle stretches are left out."""
+    changes = sorted(
+        [(max(d.start, t0), 1, i) for i, d in enumerate(device)]
+        + [(min(d.end, t1), 0, i) for i, d in enumerate(device)]
+    )
+    running: set[int] = set()
+    for (t, begins, i), following in pairwise([*changes, (t1, 0, -1)]):
+        if begins:
+            running.add(i)
+        else:
+            running.discard(i)
+        if running and following[0] > t:
+            yield t, following[0], sorted(running)
+
+
+def _cuda_idle(capture: Capture, phases: Labels, cells: Cells, device: list, launched: dict) -> None:
+    t0, t1 = capture.start, capture.end
+    threads: dict[int, list[HostEvent]] = defaultdict(list)
+    for h in capture.host:
+        threads[h.thread].append(h)
+    compiling, collecting = Spans(capture.spans["compile"]), Spans(capture.spans["gc"])
+    hosts = {t: Host(events, t0, t1, phases, compiling, collecting) for t, events in threads.items()}
+    waits = drained(capture.host, device, launched)
+    ends = sorted(l.end for l in launched.values())
+    starts = [d.start for d in device]
+    finishing = sorted((d.end, d.stream) for d in device)
+    for g0, g1 in gaps(((d.start, d.end) for d in device), t0, t1):
+        k = bisect.bisect_left(starts, g1)
+        closing = device[k] if k < len(device) and device[k].start == g1 else None
+        launch = launched.get(k) if closing else None
+        before = bisect.bisect_right(finishing, (g0, 1 << 62)) - 1
+        crosses = closing is not None and before >= 0 and finishing[before][1] != closing.stream
+        last = bisect.bisect_right(ends, g0) - 1
+        host = hosts.get(launch.thread if launch else capture.thread)
+        for c in explain((g0, g1), launch, host, waits, ends[last] if last >= 0 else 0, crosses):
+            for a, b, _ in cut([(c.start, c.end, 0)], phases.times):
+                cells.add(phases.at(a), c.cause, b - a, c.what)
