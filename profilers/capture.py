@@ -112,16 +112,24 @@ class Recorder:
         step = clock.steps[-1]
         if not self.warmup:
             self.warmup = list(clock.steps)[:-1]  # those that passed before anybody knew what a step is
-        if clock.boundary.changes != self._changes and self._state in (self._warm, self._clean):
-            self._changes = clock.boundary.changes
-            self.warmup += [*self.before, step]
-            self.before = []
-            self._state = self._warm
-            return
         try:
-            self._state(clock, step)
+            if clock.boundary.changes != self._changes:
+                self._changes = clock.boundary.changes
+                self._start_again(clock, step)
+            else:
+                self._state(clock, step)
         except Exception as error:  # noqa: BLE001  a fault of ours must not end the user's training
             self._give_up(f"the capture stopped ({type(error).__name__}: {error})")
+
+    def _start_again(self, clock: StepClock, step: Step) -> None:
+        """What we took for steps were none: a loop over the loader alone, or a validation, came before the training."""
+        if self._open is not None:
+            self._end(clock)
+        self.warmup += [*self.before, *self.after, step]
+        self.before, self._shaped, self._windows = [], None, []
+        self.after.clear()
+        self.notes.clear()
+        self._state = self._light if self._state == self._light else self._warm
 
     def _light(self, clock: StepClock, step: Step) -> None:
         if len(self.warmup) < self.plan.warm:
@@ -176,6 +184,8 @@ class Recorder:
     def _give_up(self, why: str) -> None:
         self.notes.append(why)
         self._state = self._done
+        if self._clock is not None:
+            self._clock.stop_recording()
         if self._open is not None:
             with without_announcements():
                 self._open.profiler.__exit__(None, None, None)

@@ -154,7 +154,7 @@ def test_a_remedy_that_spoils_the_loss_is_not_kept(notebook):
 
 def test_a_remedy_under_which_the_cell_raises_is_taken_back(notebook):
     with pytest.raises(
-        UsageError, match="with the remedy the cell raised TypeError: .*; everything is as before"
+        UsageError, match=r"with the remedy the cell raised TypeError: .*; everything is as before"
     ) as said:
         attempt(notebook, "no number")
     assert "\n" not in str(said.value)
