@@ -109,13 +109,14 @@ def _ceiling(device: Device, dtype: str) -> float | None:
     return device.ceilings.matmul.get(dtype) if device.ceilings else None
 
 
-def _rates(device: Device, dtype: str, nbytes: int, reference: float) -> Rates | None:
-    peak = _peak(device, dtype)
-    if peak is None or device.ceilings is None:
+def _rates(device: Device, dtype: str, cost: OpCost, reference: float) -> Rates | None:
+    """None where the operator's FLOPs cannot be judged; one without FLOPs (a copy of integers) needs no peak."""
+    peak = _peak(device, dtype) or (None if cost.flops else reference)
+    if not peak or device.ceilings is None:
         return None
     ceiling = min(peak, _ceiling(device, dtype) or peak)
     return Rates(
-        max(reference, peak), peak, ceiling, device.ceilings.bandwidth(max(1, nbytes)), device.ceilings.dispatch_ns
+        max(reference, peak), peak, ceiling, device.ceilings.bandwidth(max(1, cost.bytes)), device.ceilings.dispatch_ns
     )
 
 
@@ -144,9 +145,7 @@ def _split_all(counted: list[Counted], device: Device, basis: Basis, cells: Cell
             cells.add(b.phase, "launch", b.nanoseconds, b.event.name)
             continue
         rates = (
-            _rates(device, c.dtype, c.busy.cost.bytes, basis.peak_flops or 0.0)
-            if isinstance(c.busy.cost, OpCost)
-            else None
+            _rates(device, c.dtype, c.busy.cost, basis.peak_flops or 0.0) if isinstance(c.busy.cost, OpCost) else None
         )
         row = sums[
             b.event.name,
@@ -173,7 +172,8 @@ def _split_all(counted: list[Counted], device: Device, basis: Basis, cells: Cell
 
 def _row(key: tuple, sums: list[int], device: Device, basis: Basis) -> OperatorRow:
     (name, phase, shapes, dtype, known, _), (calls, ns, flops, nbytes) = key, sums
-    rates = _rates(device, dtype, nbytes // max(1, calls), basis.peak_flops or 0.0) if known else None
+    each = OpCost(flops // calls, nbytes // calls)
+    rates = _rates(device, dtype, each, basis.peak_flops or 0.0) if known else None
     if rates is None:
         return OperatorRow(
             name,

@@ -228,4 +228,10 @@ def test_real_ledgers_add_up_to_their_windows():
     profile = recording.profile
     assert sum(e.nanoseconds for e in profile.ledger.entries) == profile.ledger.wall_ns
     assert sum(profile.steps.window) == profile.ledger.wall_ns
-    assert not [r for r in profile.operators if r.bound == "uncounted"]
+    assert profile.ledger.nanoseconds("uncounted") == 0
+
+
+def test_an_integer_operator_needs_no_peak_to_be_counted():
+    tape = Tape(100, marks=[(0, "forward")])
+    tape.op("aten::add_", 0, 100, Call("aten::add_", ((), (), None), ("int64", "int64", ""), (None, None, 1)))
+    assert set(cells(tape)) == {("forward", "launch"), ("forward", "inefficiency")}
