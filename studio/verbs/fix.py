@@ -38,7 +38,10 @@ def fix(
     remedy = remedy_for(finding)
     if remedy is None:
         raise UsageError(f"finding {number} has no automatic remedy; by hand: {finding.advice}")
-    before = next((a for a in session.applied if a.remedy == finding.remedy), None)
+    # Since this profile was made: one raised again by a later profile may be of new objects (a notebook run twice).
+    kept = {trial.finding for trial in session.profile.trials if trial.kept}
+    here = any(f.key in kept and f.remedy == finding.remedy for f in found)
+    before = next((a for a in reversed(session.applied) if here and a.remedy == finding.remedy), None)
     if before is not None:
         raise UsageError(
             f"this remedy is in place already; `%mlsys fix {before.number} --undo` takes it back ({before.title})"
