@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 import torch.multiprocessing
+from heading import heading
 from workloads import Loss, steps
 
 from mlsys_studio.profilers.profile import Profile
@@ -227,10 +228,7 @@ def main() -> int:
     parser.add_argument("--cases", default="null," + ",".join(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    device_name = (
-        torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
-    print(f"ledger truth on {device_name}, torch {torch.__version__}; ms a step")
+    print(heading(options.device) + "\n# ms a step", flush=True)
     passed = True
     for model in options.models.split(","):
         for name in options.cases.split(","):

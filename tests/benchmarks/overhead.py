@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from heading import heading
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from workloads import steps
@@ -130,7 +131,7 @@ def unprofiled(model: str) -> float:
 
 
 def main() -> int:
-    print(f"overhead, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(heading(), flush=True)
     passed = [step_clock(), *(window(model) for model in ("gpt", "cnn", "lstm"))]
     return 0 if all(passed) else 1
 

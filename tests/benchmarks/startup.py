@@ -9,13 +9,14 @@ is measured whole. Exits 1 if a median is above its target.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+
+from heading import heading
 
 SHELL = "from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell(history_length=0)"
 COMMAND = "import sys; from mlsys_studio.studio.command import main; sys.exit(main(sys.argv[1:]))"
@@ -61,7 +62,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=15)
     rounds = arguments.parse_args().rounds
-    print(f"Python {platform.python_version()}, {platform.machine()}, {rounds} rounds")
+    print(heading(), f"\n# {rounds} rounds")
     missed = 0
     for case in CASES:
         seconds(*case.with_us)  # once for the compiled files and the disk cache
