@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-PATIENCE = 64  # backward passes without an optimizer before we stop waiting for one (gradient accumulation)
+PATIENCE = 64  # backward passes without an optimizer, steps of others without the one that ends a step: then it is gone
 EARLY = 4  # events of a kind before a loop without backward is taken for inference
 SETTLED = 20  # an optimizer first seen after so many steps belongs inside a step
 
@@ -25,6 +25,7 @@ class Boundary:
         self._optimizers: dict[int, int] = {}  # id -> steps, in order of first appearance
         self._closer: int | None = None
         self._closed = 0
+        self._waited = 0  # steps of other optimizers since the one that ends a step
 
     def closes(self, kind: str, who: int = 0, name: str = "") -> bool:
         """kind: "optimizer" | "data" | "forward" | "backward"; `who` and `name` tell optimizers apart."""
@@ -38,6 +39,9 @@ class Boundary:
         return ends
 
     def _optimizer(self, who: int, name: str) -> bool:
+        self._waited = 0 if who == self._closer else self._waited + 1
+        if self._waited >= PATIENCE:  # another fold, another phase of the training
+            self._optimizers, self._closer, self._waited = {}, None, 0
         if who not in self._optimizers and self._closer is not None and self._closed > SETTLED:
             return False
         self._optimizers[who] = self._optimizers.get(who, 0) + 1

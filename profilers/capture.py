@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from .boundary import FALLBACKS
 from .events import DeviceEvent, HostEvent, from_kineto
 from .hardware import Kind
 from .phases import Mark, now
@@ -97,7 +98,7 @@ class Recorder:
         self._shaped: _Recording | None = None
         self._windows: list[_Recording] = []
         self._open: _Recording | None = None
-        self._changes = 0
+        self._changes, self._unit = 0, ""  # of the boundary
         self._compiled = 0
         self._synchronised = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._state: Callable[[StepClock, Step], None] = self._warm if full else self._light
@@ -118,13 +119,20 @@ class Recorder:
                 self._start_again(clock, step)
             else:
                 self._state(clock, step)
+            self._unit = clock.boundary.unit
         except Exception as error:  # noqa: BLE001  a fault of ours must not end the user's training
             self._give_up(f"the capture stopped ({type(error).__name__}: {error})")
 
     def _start_again(self, clock: StepClock, step: Step) -> None:
-        """What we took for steps were none: a loop over the loader alone, or a validation, came before the training."""
+        """What we took for steps were none: a loop over the loader alone, or a validation, came before the training.
+
+        A window of optimizer steps stays: what follows it is another training.
+        """
         if self._open is not None:
             self._end(clock)
+        if self._windows and self._unit not in FALLBACKS.values():
+            self._state = self._done
+            return
         self.warmup += [*self.before, *self.after, step]
         self.before, self._shaped, self._windows = [], None, []
         self.after.clear()
@@ -260,7 +268,7 @@ class Recorder:
             return
         clock = self._clock
         if not recording.edges:
-            self._give_up("the loop ended before one whole step was profiled")
+            self._end(clock)
             return
         ended = recording.edges[-1]
         recording = self._end(clock)

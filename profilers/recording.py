@@ -59,16 +59,21 @@ class Recording:
         assert self.clock is not None and self._recorder is not None
         self._recorder.finish()
         self.clock.__exit__(kind, error, trace)
-        notes = list(self._recorder.notes)
-        if kind is not None:
-            notes.append(f"the block ended early with {kind.__name__}: what was measured until then is kept")
-        self.profile = self._build(self.clock, self._recorder, notes)
+        early = f"the block ended early with {kind.__name__}: what was measured until then is kept" if kind else ""
+        self.profile = self._build(self.clock, self._recorder, [early] if early else [])
 
     def _build(self, clock: StepClock, recorder: Recorder, notes: list[str]) -> Profile:
         capture = recorder.capture() if self._mode == "full" else None
-        ledger, operators = (None, ()) if capture is None else self._account(capture)
-        if capture is None and self._mode == "full" and clock.count:
-            notes.append(why_no_ledger(clock, recorder))
+        ledger, operators = None, ()
+        if capture is not None:
+            try:
+                ledger, operators = self._account(capture)  # it has the recorder's notes
+            except Exception as error:  # noqa: BLE001  a fault of ours must not cost the user what was measured
+                notes.append(f"no ledger: the account failed, please report it ({type(error).__name__}: {error})")
+        elif clock.count:
+            notes += recorder.notes[:-1]
+            if self._mode == "full":
+                notes.append(why_no_ledger(clock, recorder))
         if not clock.count:
             notes.append(NO_STEP)
         if clock.forward_by_difference:
@@ -109,8 +114,8 @@ def why_no_ledger(clock: StepClock, recorder: Recorder) -> str:
     if recorder.notes:
         return "no ledger: " + recorder.notes[-1]
     plan = recorder.plan
-    need = plan.warm + plan.clean + 1
-    return f"no ledger: the loop ended after {clock.count} steps, and warm-up and clean steps take {need}; run at least {need + plan.window + 3}"
+    more = max(clock.count, plan.warm + plan.clean + 1) + plan.window + 3
+    return f"no ledger: the loop ended after {clock.count} steps, before any was profiled; run it for {more} or more"
 
 
 def step_times(clock: StepClock, recorder: Recorder, capture: Capture | None) -> StepTimes:

@@ -38,6 +38,7 @@ class Profiling:
         self._options = {"title": title, "mode": mode, "window": steps}
         self.profile: Profile | None = None
         self.parts: Parts | None = None  # the loop's objects, for `fix`
+        self.began = False  # the block itself: an error is its own from here on
         self._recording: Recording | None = None
         Recording(**self._options)  # refuses bad options before the block runs
 
@@ -46,6 +47,7 @@ class Profiling:
             recording = Recording(**self._options)
             recording.__enter__()
             self._recording = recording
+        self.began = True
         return self
 
     def __exit__(

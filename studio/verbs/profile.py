@@ -54,7 +54,7 @@ def profile(
             call.show(run.profile)
             if out is not None:
                 write(run.profile, out)
-        if isinstance(code, Script) and isinstance(error, Exception):
+        if isinstance(code, Script) and isinstance(error, Exception) and run.began:
             code.show_error(error)
             raise SystemExit(1) from None
         raise

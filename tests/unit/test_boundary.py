@@ -75,3 +75,12 @@ def test_a_changed_closer_is_reported_so_that_counting_starts_again():
     before = boundary.changes
     ends(boundary, "fbG")
     assert boundary.changes == before + 1
+
+
+def test_an_optimizer_that_is_gone_is_not_waited_for():
+    """The next fold's optimizer takes over, once it has stepped as often as patience lasts."""
+    boundary = Boundary()
+    ends(boundary, "dfbA" * 30)
+    ends(boundary, "dfbB" * PATIENCE)
+    assert ends(boundary, "dfbB") == "dfbB|"
+    assert boundary.changes == 1
