@@ -8,8 +8,11 @@ over files instead of ports. What stays is the report.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -79,11 +82,33 @@ def read() -> NotebookNode:
 
 def run(notebook: NotebookNode, folder: Path, say: Say) -> NotebookNode:
     """Execute it in `folder`, telling each cell and what it prints. Fills in the outputs; raises nbclient's errors."""
+    from nbclient.exceptions import DeadKernelError
+
     with tempfile.TemporaryDirectory(prefix="mlsys-") as private:
         environment = os.environ | {"IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private, "PYTHONUNBUFFERED": "1"}
-        client = _client(notebook, folder, Path(private), say)
-        client.execute(env=environment)
+        client, stopped = _client(notebook, folder, Path(private), say), []
+        client.on_notebook_start = lambda notebook: _when_stopped(stopped.append)
+        try:
+            client.execute(env=environment)
+        except (asyncio.CancelledError, DeadKernelError):
+            if stopped:
+                raise KeyboardInterrupt from None
+            raise
     return notebook
+
+
+def _when_stopped(note: Callable[[str], None]) -> None:
+    """On Ctrl-C leave the cell and then the kernel; nbclient by itself takes the kernel from under the cell."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        note("stopped")
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(RuntimeError):  # not in the main thread
+            loop.add_signal_handler(number, stop)
 
 
 def _client(notebook: NotebookNode, folder: Path, private: Path, say: Say) -> NotebookClient:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -28,6 +30,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORT = "from mlsys_studio.studio.advisor import trial\ntrial.MOST = 10  # steps a run"
 WITNESS = """\
 import json
+import os
 state = {
     "cells": sum(entry.nanoseconds for entry in before.ledger.entries),
     "wall": before.ledger.wall_ns,
@@ -208,3 +211,35 @@ def test_the_demo_as_make_runs_it():
     assert report == demo.home() / demo.REPORT
     assert report.is_file()
     assert re.search(r"predicted \d+\.\d\dx, measured \d+\.\d\dx", ran.stdout)
+
+
+WAITING = """\
+import pathlib, sys, tempfile, nbformat
+from mlsys_studio.studio import demo
+demo.home = lambda: pathlib.Path(tempfile.gettempdir())
+cell = nbformat.v4.new_code_cell("import os, time\\nprint('kernel', os.getpid(), flush=True)\\ntime.sleep(600)")
+demo.read = lambda: nbformat.v4.new_notebook(cells=[cell])
+sys.exit(demo.main())
+"""
+
+
+def test_ctrl_c_leaves_no_kernel_and_no_file(tmp_path: Path):
+    demo_process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    try:
+        assert demo_process.stdout is not None
+        kernel = next(int(line.split()[-1]) for line in demo_process.stdout if "kernel" in line)
+        demo_process.send_signal(signal.SIGINT)
+        _, said = demo_process.communicate(timeout=60)
+    finally:
+        demo_process.kill()
+    assert demo_process.returncode == 130
+    assert said.splitlines()[-1] == "demo: interrupted"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
