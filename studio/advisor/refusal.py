@@ -60,7 +60,8 @@ def refusal(source: str, subjects: Subjects, remedy: Remedy) -> str:
     except SyntaxError:
         return "the cell is not plain Python (it has magics or shell lines): move the loop to a cell of its own"
     return (
-        _side_effect(reach, subjects.namespace)
+        _one_of_many()
+        or _side_effect(reach, subjects.namespace)
         or _one_shot(reach, subjects.namespace)
         or _remade(reach, subjects, remedy)
         or _too_large(reach, subjects)
@@ -130,6 +131,20 @@ def _one_shot(reach: Reach, namespace: Mapping[str, Any]) -> str:
             library = next(c.__module__ for c in type(value).__mro__ if c.__name__ == "Trainer").partition(".")[0]
             if library in ("transformers", "lightning", "pytorch_lightning", "trl"):
                 return f"the loop is inside {library}'s Trainer, which saves and logs by itself: change its arguments by hand"
+    return ""
+
+
+def _one_of_many() -> str:
+    import torch
+
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
+        return (
+            "this process is one of several ranks, and running the cell on one of them alone would wait for the others"
+        )
     return ""
 
 

@@ -160,6 +160,14 @@ def test_a_trainer_runs_its_own_loop(notebook):
     assert "inside transformers's Trainer" in refused(notebook, "trainer.train()")
 
 
+@pytest.mark.parametrize(("ranks", "says"), [(2, "one of several ranks"), (1, "")])
+def test_one_rank_of_many_cannot_run_alone(notebook, monkeypatch, ranks, says):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    said = refused(notebook, LOOP)
+    assert says in said and bool(said) == bool(says)
+
+
 def test_names_are_followed_through_functions_and_classes():
     book = Notebook(
         "losses, seen, other = [], [], []\n"
