@@ -194,8 +194,8 @@ def trials(tried: Sequence[Trial]) -> Markup | None:
     rows = [
         tag(
             "tr",
-            tag("td", name(trial.remedy), class_="left"),
-            tag("td", "kept" if trial.kept else "undone", class_="left"),
+            tag("td", name(trial.remedy), class_="left break"),
+            tag("td", "kept" if trial.kept else "not kept", class_="left"),
             tag("td", prose(trial_reason(trial)), class_="left break"),
             tag("td", _times(trial.predicted)),
             tag("td", _times(trial.measured)),

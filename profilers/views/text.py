@@ -192,7 +192,7 @@ def trials(tried: Sequence[Trial], width: int) -> list[str]:
     lines = ["Tried"] if tried else []
     for trial in tried[:30]:
         predicted = f"predicted {ratio(trial.predicted)}, " if trial.predicted is not None else ""
-        verdict = "kept" if trial.kept else "undone"
+        verdict = "kept" if trial.kept else "not kept"
         measured = f"measured {ratio(trial.measured)} ({trial.low:.2f} to {trial.high:.2f}), {verdict}"
         lines += wrap(f"{trial.remedy}: {predicted}{measured}", width, "    ", most=3)
         lines += wrap(trial_reason(trial), width, "      ", most=4)
@@ -200,10 +200,10 @@ def trials(tried: Sequence[Trial], width: int) -> list[str]:
 
 
 def trial_reason(trial: Trial) -> str:
-    """Why it was kept or undone; where the remedy touches numerics, by how much the loss differs."""
+    """Why it was kept or not; where the remedy touches numerics, by how much the loss differs."""
     if trial.loss_difference is None:
         return trial.reason
-    return f"{trial.reason} The loss differs by {trial.loss_difference:.2g} (relative)."
+    return f"{trial.reason.rstrip('.')}; the loss differs by {trial.loss_difference:.2g} (relative)"
 
 
 def notes(profile: Profile, width: int) -> list[str]:
