@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .busy import Busy, on_cpu, on_cuda
+from .busy import Busy, on_cpu, on_cuda, waits_in_collectives
 from .capture import Capture
 from .cells import Cells
 from .cost import DISPATCH, OpCost, dtype_of
@@ -66,7 +66,7 @@ def account(capture: Capture, device: Device) -> Accounted:
     notes += [*raised, *(device.ceilings.notes if device.ceilings else ())]
     basis = _basis(counted, device)
     rows = _split_all(counted, device, basis, cells)
-    _off_cpu(capture, cells)
+    _off_cpu(capture, phases, cells)
     disturbed = _measurement(capture, device, phases, cells)
     if disturbed > 0.01 * capture.wall:
         notes.append(
@@ -242,16 +242,24 @@ def described(event: HostEvent) -> str:
 # -- what the loop's thread was not doing, and what the profiler cost --------------------------------------------------------
 
 
-def _off_cpu(capture: Capture, cells: Cells) -> None:
-    """Time off the CPU that no call explains (a sleep in the loop body) leaves `python` for `unattributed`."""
+def _off_cpu(capture: Capture, phases: Labels, cells: Cells) -> None:
+    """On a CPU, time off the CPU is no Python: it is a collective's where one was pending, else nobody's.
+
+    The thread's own CPU clock says how long it was off, phase by phase; a sleep in the loop body is found by it.
+    """
+    if capture.device != "cpu":
+        return
     off: Counter[str] = Counter()
     for a, b in pairwise(capture.marks):
         if capture.start <= a.time < capture.end and a.phase not in WHOLE:
             off[a.phase] += max(0, (b.time - a.time) - (b.cpu - a.cpu))
-    if capture.device == "cpu":
-        for phase, ns in off.items():
-            unexplained = ns - cells.sums[phase, "comm"]
-            cells.move(phase, "python", "unattributed", unexplained, "the loop's thread was off the CPU")
+    waits = waits_in_collectives(capture, phases)
+    for phase, ns in off.items():
+        waiting = min(ns, waits[phase])
+        for source in ("python", "launch"):
+            taken = cells.move(phase, source, "comm", waiting, "waiting in a collective")
+            waiting, ns = waiting - taken, ns - taken
+        cells.move(phase, "python", "unattributed", ns, "the loop's thread was off the CPU")
 
 
 def _measurement(capture: Capture, device: Device, phases: Labels, cells: Cells) -> int:

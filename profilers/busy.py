@@ -14,10 +14,10 @@ from itertools import pairwise
 from .capture import Capture
 from .cells import Cells
 from .cost import DISPATCH, Cost
-from .events import HostEvent
+from .events import COLLECTIVES, HostEvent
 from .idle import WHOLE, Host, drained, explain, launches
 from .pricing import price
-from .timeline import Labels, Spans, cut, gaps, innermost
+from .timeline import Labels, Spans, cut, gaps, innermost, union
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def on_cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
     """Self times of the loop's thread; what no operator covers is charged at once."""
     t0, t1 = capture.start, capture.end
     events = [h for h in capture.host if h.thread == capture.thread and h.end > t0 and h.start < t1]
-    collecting, compiling, communicating = (Spans(capture.spans[cause]) for cause in ("gc", "compile", "comm"))
-    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges, *communicating.edges})
+    collecting, compiling = (Spans(capture.spans[cause]) for cause in ("gc", "compile"))
+    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges})
     own: Counter[tuple[int, str]] = Counter()
     for a, b, i in cut(innermost(events, t0, t1), cuts):
         phase = phases.at(a)
@@ -43,12 +43,12 @@ def on_cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
             cells.add(phase, WHOLE[phase], b - a, events[i].name if i >= 0 else "outside operators")
         elif a in compiling:
             cells.add(phase, "compile", b - a, "compiling")
+        elif i >= 0 and events[i].name.startswith(COLLECTIVES):
+            cells.add(phase, "comm", b - a, events[i].name)
         elif i >= 0:
             own[i, phase] += b - a
         elif a in collecting:
             cells.add(phase, "gc", b - a, "garbage collection")
-        elif a in communicating:
-            cells.add(phase, "comm", b - a, "waiting in a collective")
         elif phase == "backward":
             cells.add(phase, "launch", b - a, "autograd engine between nodes")
         else:
@@ -60,6 +60,22 @@ def on_cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
         charged[position[id(priced[i].owner)], phase] += ns
     for (i, phase), ns in charged.items():
         yield Busy(events[i], phase, ns, priced[i].cost)
+
+
+def waits_in_collectives(capture: Capture, phases: Labels) -> Counter[str]:
+    """{phase: ns} the loop's thread was outside operators while a collective of another thread was pending.
+
+    From the collective's start to the end of the gap: the thread wakes up a little after the collective is done.
+    """
+    own = [(h.start, h.end) for h in capture.host if h.thread == capture.thread]
+    pending = union(capture.spans["comm"])
+    found: Counter[str] = Counter()
+    for g0, g1 in gaps(own, capture.start, capture.end):
+        began = next((max(a, g0) for a, b in pending if a < g1 and b > g0), None)
+        if began is not None:
+            for a, b, _ in cut([(began, g1, 0)], phases.times):
+                found[phases.at(a)] += b - a
+    return found
 
 
 def on_cuda(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:

@@ -76,11 +76,13 @@ def from_kineto(events: Iterable[Any], shapes: bool) -> Events:
     collectives: list[Span] = []
     for e in events:
         start, length = e.start_ns(), e.duration_ns()
-        if length < 0 or e.is_user_annotation() or e.name().startswith(RANGES):
+        if length < 0:
             continue
         if e.is_async():  # it ends on another thread: no part of any thread's nesting
             if e.name().startswith(COLLECTIVES):
                 collectives.append((start, start + length))
+        elif e.is_user_annotation() or e.name().startswith(RANGES):
+            continue
         elif "CPU" not in str(e.device_type()):
             if not e.name().endswith(WAITS):
                 device.append(_device_event(e, start, start + length))

@@ -59,8 +59,19 @@ def test_off_the_cpu_leaves_python_for_unattributed():
 
 
 def test_waiting_in_a_collective_is_communication_and_not_unattributed():
-    tape = Tape(100, marks=[(0, "other")], off_cpu=[(20, 90)], spans={"comm": [(20, 90)]})
+    tape = Tape(100, marks=[(0, "other")], off_cpu=[(20, 90)], spans={"comm": [(20, 85)]})
     assert cells(tape) == {("other", "python"): 30, ("other", "comm"): 70}
+
+
+def test_python_beside_a_pending_collective_is_python():
+    tape = Tape(100, marks=[(0, "other")], off_cpu=[(20, 30)], spans={"comm": [(10, 90)]})
+    assert cells(tape) == {("other", "python"): 90, ("other", "comm"): 10}
+
+
+def test_the_engine_waiting_for_a_collective_is_communication():
+    tape = Tape(100, marks=[(0, "backward")], off_cpu=[(20, 90)], spans={"comm": [(10, 90)]})
+    tape.op("c10d::allreduce_", 0, 10)
+    assert cells(tape) == {("backward", "launch"): 20, ("backward", "comm"): 80}
 
 
 def test_garbage_collection_and_compilation():

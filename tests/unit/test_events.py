@@ -53,7 +53,8 @@ def test_a_streams_wait_is_not_work():
 
 def test_an_asynchronous_collective_is_a_span_and_no_operator():
     seen = from_kineto(
-        [Event("gloo:all_reduce", 5, 10, is_async=True), Event("else", 5, 1, is_async=True)], shapes=False
+        [Event("gloo:all_reduce", 5, 10, annotation=True, is_async=True), Event("else", 5, 1, is_async=True)],
+        shapes=False,
     )
     assert seen.collectives == [(5, 15)] and not seen.host
 
