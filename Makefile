@@ -51,7 +51,7 @@ gpu:
 	@PYTHONPATH=build/gpu $(PYTHON) tests/benchmarks/ledger_truth.py --device cuda
 
 clean:
-	@rm -rf build dist reports *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	@rm -rf build dist reports notebooks/reports *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -94,7 +94,6 @@ class Recorder:
         self.warmup: list[Step] = []
         self.before: list[Step] = []
         self.after: deque[Step] = deque(maxlen=64)
-        self.profiled: list[Step] = []
         self._shaped: _Recording | None = None
         self._windows: list[_Recording] = []
         self._open: _Recording | None = None
@@ -172,9 +171,9 @@ class Recorder:
         recording = self._open
         assert recording is not None
         recording.edges += (step.end,)
-        median = self._median()
-        most = max(1, min(self.plan.window, int(self.plan.window_seconds * 1e9 / max(1, median))))
-        if len(recording.edges) < most:
+        in_time = int(self.plan.window_seconds * 1e9 / max(1, self._median()))
+        wanted = self.plan.window if self._synchronised else max(1, min(self.plan.window, in_time))
+        if len(recording.edges) < wanted:
             return
         self._windows.append(self._end(clock))
         if self._calm(self._windows[-1]) or len(self._windows) >= self.plan.tries or self._synchronised:

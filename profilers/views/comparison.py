@@ -7,7 +7,7 @@ from .columns import crop, pad, wrap
 from .html import heads, section, table, view
 from .markup import Markup, tag
 from .text import NUMBER
-from .units import duration, places
+from .units import duration, places, signed
 
 _LABEL = 21  # "window against clean" and a space
 
@@ -22,7 +22,7 @@ def diff_text(diff: Diff, width: int = 80) -> str:
 
     def row(label: str, old: int, new: int, picture: str) -> str:
         columns = [f"{old / 1e6:>{NUMBER}.{decimals}f}{new / 1e6:>{NUMBER}.{decimals}f}"] if width >= 60 else []
-        change = f"{(new - old) / 1e6:>+{NUMBER}.{decimals}f}"
+        change = f"{signed(new - old, decimals):>{NUMBER}}"
         return (pad(label, _LABEL) + "".join(columns) + change + " " + picture).rstrip()
 
     head = f"{'before':>{NUMBER}}{'after':>{NUMBER}}" if width >= 60 else ""
@@ -48,12 +48,12 @@ def diff_html(diff: Diff) -> str:
     def numbers(old: int, new: int) -> list[Markup]:
         kind = None if abs(new - old) * 50 < largest else "slower" if new > old else "faster"
         values = [tag("td", f"{ns / 1e6:.{decimals}f}") for ns in (old, new)]
-        return [*values, tag("td", f"{(new - old) / 1e6:+.{decimals}f}", class_=kind)]
+        return [*values, tag("td", signed(new - old, decimals), class_=kind)]
 
     rows = []
     for cause, changes in _causes(diff):
         old, new = sum(c.before for c in changes), sum(c.after for c in changes)
-        moved = [f"{c.phase} {c.nanoseconds / 1e6:+.{decimals}f}" for c in changes if abs(c.nanoseconds) * 50 > largest]
+        moved = [f"{c.phase} {signed(c.nanoseconds, decimals)}" for c in changes if abs(c.nanoseconds) * 50 > largest]
         phases = tag("td", ", ".join(moved) if changes[0].phase else "", class_="left soft break")
         picture = tag("td", _picture(new - old, largest), style="min-width:120px;width:24%")
         rows.append(tag("tr", tag("td", cause, class_="left"), *numbers(old, new), picture, phases))

@@ -16,6 +16,11 @@ def duration(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
+def signed(ns: int, decimals: int) -> str:
+    """Milliseconds with a sign, +0.00 and never -0.00."""
+    return f"{round(ns / 1e6, decimals) + 0.0:+.{decimals}f}"
+
+
 def three(value: float) -> str:
     """Three significant digits, without an exponent below 10**15: 0.0123, 1.23, 12.3, 1230."""
     if not math.isfinite(value) or value == 0:

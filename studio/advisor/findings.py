@@ -104,7 +104,7 @@ def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     elif loop.workers == 0:
         where = f"{loop.loader} is read in the main process (workers 0), {on_cpu:.0%} of it on the CPU"
     else:
-        where = f"{loop.workers} workers do not keep up"
+        where = "1 worker does not keep up" if loop.workers == 1 else f"{loop.workers} workers do not keep up"
     evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}"
     if more:
         advice = f"DataLoader(..., num_workers={at.workers}, persistent_workers=True)"
@@ -151,7 +151,8 @@ def collection(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
 
 def sleeping(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     saves = per_step(ledger, "unattributed")
-    evidence = f"{_share(saves, ledger)} with the loop's thread off the CPU and no known call explaining it: {_reasons(ledger, 'unattributed')}"
+    phases = [e.phase for e in ledger.entries if e.cause == "unattributed"]
+    evidence = f"{_share(saves, ledger)} with the loop's thread off the CPU and no known call explaining it, in {', '.join(phases)}"
     return _finding(ledger, saves, "waiting", "The loop waits for something we cannot name", evidence,
                     "at most: look for sleeps, locks, network or disk calls in the loop's body")  # fmt: skip
 

@@ -80,9 +80,8 @@ def try_remedy(
         raise UsageError(f"{finding.title}: not tried, {why_not}")
     preview, steps = remedy.preview(subjects), steps_a_run(step_seconds)
     seconds = RUNS * (WARM + steps) * step_seconds
-    progress(
-        f"trying {preview}: {RUNS} runs of {WARM + steps} steps, about {seconds:.0f} s and what starting each takes"
-    )
+    progress(f"trying {preview}")
+    progress(f"  {RUNS} runs of {WARM + steps} steps, about {seconds:.0f} s and what starting them takes")
     without: list[Run] = []
     with_it: list[Run] = []
     for i in range(RUNS):

@@ -137,8 +137,9 @@ def steps(which: str, losses: Loss, device: str = "cpu", group: object = None) -
                 for _ in range(3):
                     torch.save((model.state_dict(), optimizer.state_dict()), path)
             if "print" in losses:
+                nine = next(model.parameters()).flatten()[:9]  # once: the loss is printing, not taking it out
                 for _ in range(40):
-                    print(next(model.parameters()).flatten()[:9], file=SINK)
+                    print(nine, file=SINK)
             if "item" in losses:
                 loss.item()
             if other is not None:

@@ -11,7 +11,7 @@ import pytest
 from mlsys_studio.profilers.ledger import CAUSES, Ledger
 from mlsys_studio.profilers.views.columns import columns, crop, pad, plain, wrap
 from mlsys_studio.profilers.views.text import account, bar
-from mlsys_studio.profilers.views.units import duration, number, places, ratio, size, three
+from mlsys_studio.profilers.views.units import duration, number, places, ratio, signed, size, three
 
 from .profiles import HOSTILE, MS, anything, empty, hostile, ledger, light, typical
 
@@ -160,3 +160,7 @@ def test_units(said: str, is_: str):
 
 def test_one_number_of_decimals_serves_a_column():
     assert [places(ns) for ns in (0, 500_000, 71 * MS, 12_000 * MS)] == [2, 4, 2, 0]
+
+
+def test_a_change_of_nothing_has_no_minus():
+    assert [signed(ns, 2) for ns in (-1, 0, 1, -20_000)] == ["+0.00", "+0.00", "+0.00", "-0.02"]
