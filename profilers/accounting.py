@@ -129,6 +129,8 @@ def _basis(counted: list[Counted], device: Device) -> Basis:
     measured = dict(device.ceilings.matmul) if device.ceilings else {}
     rivals = [d for d in ("bfloat16", "float16", "tf32") if d in measured and _peak(device, d)]
     best = max(rivals, key=lambda d: measured[d], default=used)
+    if "bfloat16" in rivals and measured[best] < FASTER * measured["bfloat16"]:
+        best = "bfloat16"  # as fast, and it needs no loss scaling
     faster = used in measured and measured.get(best, 0.0) >= FASTER * measured[used]
     reference = best if faster and used not in ("bfloat16", "float16") else used
     peak = _peak(device, reference)
@@ -276,10 +278,14 @@ def _measurement(capture: Capture, device: Device, phases: Labels, cells: Cells)
         if a is not None:
             end = b.time if b is not None else capture.end
             spent[a.phase] += max(0, min(end, capture.end) - max(a.time, capture.start))
+    # A host's excess behind a busy GPU costs nothing: there the window's own excess is the most there is to pay.
+    paid = sum(ns for (_, cause), ns in cells.sums.items() if cause == "measurement")
+    room = max(0, capture.wall - n * capture.clean_wall - paid) if capture.device == "cuda" else capture.wall
     for phase, count in events.items():
         price = 3 * count * device.ceilings.event_ns
-        due = int(min(max(0, spent[phase] - n * capture.clean_phases.get(phase, 0)), price))
+        due = int(min(max(0, spent[phase] - n * capture.clean_phases.get(phase, 0)), price, room))
         for cause in PAID_FROM:
-            due -= cells.move(phase, cause, "measurement", due, "profiler events")
+            taken = cells.move(phase, cause, "measurement", due, "profiler events")
+            due, room = due - taken, room - taken
     paid = sum(ns for (_, cause), ns in cells.sums.items() if cause == "measurement")
     return max(0, capture.wall - n * capture.clean_wall - paid)

@@ -81,11 +81,13 @@ def waits_in_collectives(capture: Capture, phases: Labels) -> Counter[str]:
 def on_cuda(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
     """The union of all streams; each instant to compute, else copy, else communication, else idle."""
     t0, t1 = capture.start, capture.end
-    device = [d for d in capture.on_device if d.end > t0 and d.start < t1]
+    device = [d for d in capture.on_device if d.end > d.start and d.end > t0 and d.start < t1]
     device.sort(key=lambda d: (d.start, d.end, d.stream, d.correlation))
     launched = launches(capture.host, device)
     hosts = [h for h in capture.host if not h.runtime]
-    operators = {h.id: p for h, p in zip(hosts, price(hosts, capture.optimizer_bytes), strict=True)}
+    operators = {
+        h.id: p for h, p in zip(hosts, price(hosts, capture.optimizer_bytes), strict=True) if h.id
+    }  # 0: launched by none
     host_phase = [phases.at(launched[i].start) if i in launched else phases.at(d.start) for i, d in enumerate(device)]
     shares: Counter[tuple[int, str]] = Counter()
     kernels: dict[int, str] = {}
@@ -139,6 +141,7 @@ def _cuda_idle(capture: Capture, phases: Labels, cells: Cells, device: list, lau
     ends = sorted(l.end for l in launched.values())
     starts = [d.start for d in device]
     finishing = sorted((d.end, d.stream) for d in device)
+    excess = max(0, capture.wall - len(capture.edges) * capture.clean_wall) if capture.clean_wall else 0
     for g0, g1 in gaps(((d.start, d.end) for d in device), t0, t1):
         k = bisect.bisect_left(starts, g1)
         closing = device[k] if k < len(device) and device[k].start == g1 else None
@@ -149,4 +152,7 @@ def _cuda_idle(capture: Capture, phases: Labels, cells: Cells, device: list, lau
         host = hosts.get(launch.thread if launch else capture.thread)
         for c in explain((g0, g1), launch, host, waits, ends[last] if last >= 0 else 0, crosses):
             for a, b, _ in cut([(c.start, c.end, 0)], phases.times):
-                cells.add(phases.at(a), c.cause, b - a, c.what)
+                ours = min(b - a, excess) if g0 == t0 else 0  # the window begins with a queue that we drained
+                excess -= ours
+                cells.add(phases.at(a), "measurement", ours, "refilling the queue the profiler drained")
+                cells.add(phases.at(a), c.cause, b - a - ours, c.what)

@@ -7,6 +7,7 @@ far is kept. Starting and stopping the profiler happens between steps and belong
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 from collections import deque
@@ -19,8 +20,9 @@ import torch
 from .boundary import FALLBACKS
 from .events import DeviceEvent, HostEvent, from_kineto
 from .hardware import Kind
+from .idle import launches
 from .phases import Mark, now
-from .shapes import Join, join
+from .shapes import join
 from .stderr import without_announcements
 from .step import Step, StepClock
 from .timeline import Labels, Span
@@ -59,8 +61,6 @@ class Capture:
     clean_wall: int  # median clean step, 0 where there was none
     clean_phases: Mapping[str, int]
     optimizer_bytes: int  # parameters under the optimizers, for fused steps whose shapes are unknown
-    join: Join
-    tries: int = 1
     tf32_matmul: bool = False
     tf32_convolution: bool = False
     notes: tuple[str, ...] = ()
@@ -82,6 +82,7 @@ class _Recording:
     batches: tuple = ()
     edges: tuple[int, ...] = ()
     count: int = 0  # events
+    closed: int = 0  # the host's end of the last whole step
 
 
 class Recorder:
@@ -99,9 +100,13 @@ class Recorder:
         self._open: _Recording | None = None
         self._changes, self._unit = 0, ""  # of the boundary
         self._compiled = 0
-        self._synchronised = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._state: Callable[[StepClock, Step], None] = self._warm if full else self._light
         self._clock: StepClock | None = None
+
+    @property
+    def _synchronised(self) -> bool:
+        """Ranks open their windows at the same step; a script may join its group inside the block."""
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
 
     # -- one state a method; each decides what the next step is for -----------------------------------------------
 
@@ -193,10 +198,10 @@ class Recorder:
         self._state = self._done
         if self._clock is not None:
             self._clock.stop_recording()
-        if self._open is not None:
-            with without_announcements():
-                self._open.profiler.__exit__(None, None, None)
-            self._open = None
+        recording, self._open = self._open, None
+        if recording is not None:
+            with contextlib.suppress(Exception), without_announcements():
+                recording.profiler.__exit__(None, None, None)
 
     # -- the profiler between two steps ------------------------------------------------------------------------------
 
@@ -210,28 +215,40 @@ class Recorder:
                 f"the model is on several devices ({', '.join(kinds)}): a ledger follows one; only step times were taken"
             )
             return
-        self.device = "cuda" if kinds and kinds[0].startswith("cuda") else "cpu"
+        where = torch.device(kinds[0]) if kinds else torch.device("cpu")
+        if where.type not in ("cpu", "cuda"):
+            self._give_up(f"the model is on {where}: a ledger needs a CPU or a CUDA device; only step times were taken")
+            return
+        if where.type == "cuda" and where.index not in (None, torch.cuda.current_device()):
+            self._give_up(
+                f"the model is on {where}, which is not the current device: call torch.cuda.set_device({where.index}) first"
+            )
+            return
+        self.device = "cuda" if where.type == "cuda" else "cpu"
         cuda = self.device == "cuda"
         profiler = torch.autograd.profiler.profile(
             use_kineto=True, use_device="cuda" if cuda else None, record_shapes=shapes
         )
         with without_announcements():
             profiler.__enter__()
+        self._open = _Recording(profiler, shapes)  # ours from here on, whatever happens next
         if cuda:
             torch.cuda.synchronize()  # the window begins with an empty queue, and ends with one
         torch.empty(0)  # the loop's thread signs
-        self._open = _Recording(profiler, shapes, start=clock.record())
+        self._open.start = clock.record()
         self._state = then
 
     def _end(self, clock: StepClock) -> _Recording:
-        recording, self._open = self._open, None
+        recording = self._open
         assert recording is not None
         if self.device == "cuda":
             torch.cuda.synchronize()
         recording.end = now() if self.device == "cuda" else clock.steps[-1].end if clock.steps else now()
+        recording.closed = clock.steps[-1].end if clock.steps else recording.end
         clock.stop_recording()
         with without_announcements():
             recording.profiler.__exit__(None, None, None)
+        self._open = None
         recording.marks, recording.batches = tuple(clock.marks), tuple(b for _, b in clock.batches)
         recording.edges = (*recording.edges[:-1], recording.end)
         recording.count = len(recording.profiler.kineto_results.events())
@@ -260,6 +277,13 @@ class Recorder:
 
     # -- the result ----------------------------------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """`finish`, for the end of the user's block: a fault of ours or of the device is a note, never an error."""
+        try:
+            self.finish()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(f"the capture stopped ({type(error).__name__}: {error})")
+
     def finish(self) -> None:
         """Close what an early end of the loop left open; a window of at least one whole step is kept."""
         recording = self._open
@@ -269,9 +293,8 @@ class Recorder:
         if not recording.edges:
             self._end(clock)
             return
-        ended = recording.edges[-1]
         recording = self._end(clock)
-        recording.end, recording.edges = ended, (*recording.edges[:-1], ended)
+        recording.end, recording.edges = recording.closed, (*recording.edges[:-1], recording.closed)
         self._windows.append(recording)
         self.notes.append(f"the loop ended inside the window: {len(recording.edges)} of {self.plan.window} steps")
 
@@ -285,18 +308,28 @@ class Recorder:
             self.notes.append("the loop was too short for a window: the ledger is of one step with shapes recorded")
         if not windows or self._clock is None:
             return None
-        return self._build(min(windows, key=lambda w: (w.end - w.start) / len(w.edges)), self._clock)
+        built = self._build(min(windows, key=lambda w: (w.end - w.start) / len(w.edges)), self._clock)
+        if built.device == "cuda" and not built.on_device:
+            self.notes.append("torch's profiler saw no work on the GPU: CUPTI is missing, or another tool holds it")
+            return None
+        return built
 
     def _build(self, window: _Recording, clock: StepClock) -> Capture:
         seen = from_kineto(window.profiler.kineto_results.events(), window.shapes)
         host, device = seen.host, seen.device
+        if self.device == "cuda":  # the window ends where the device has done what was launched in it
+            began = launches(host, device)
+            done = [d.end for i, d in enumerate(device) if i in began and began[i].start < window.closed]
+            window.end = max([window.closed, *done])
+            window.edges = (*window.edges[:-1], window.end)
         thread = next((h.thread for h in host if h.name == "aten::empty"), host[0].thread if host else 0)
         if not window.shapes and self._shaped is not None:
             phase = Labels([(m.time, m.phase) for m in window.marks])
             shaped_phase = Labels([(m.time, m.phase) for m in self._shaped.marks])
             shaped = from_kineto(self._shaped.profiler.kineto_results.events(), True).host
-            inside = [h for h in shaped if self._shaped.start <= h.start < self._shaped.end]
-            timed = [h for h in host if window.start <= h.start < window.end]
+            # Calls into the CUDA runtime have no shapes, and their number varies from step to step.
+            inside = [h for h in shaped if self._shaped.start <= h.start < self._shaped.end and not h.runtime]
+            timed = [h for h in host if window.start <= h.start < window.end and not h.runtime]
             ranks, shaped_ranks = _thread_order(timed), _thread_order(inside)
             timed, joined = join(
                 timed,
@@ -305,14 +338,14 @@ class Recorder:
                 lambda h: f"{shaped_phase.at(h.start)}/{shaped_ranks[h.thread]}",
                 window.edges,
             )
-            host = [h for h in host if not window.start <= h.start < window.end] + timed
+            if joined.lost:
+                self.notes.append(f"{joined.lost} operators of the window found no shapes: they are uncounted")
+            host = [h for h in host if h.runtime or not window.start <= h.start < window.end] + timed
             host.sort(key=lambda h: (h.start, -h.end))
             if not self._same_batches(window):
                 self.notes.append("batch shapes vary: FLOPs and bytes are those of one batch shape")
-        else:
-            joined = Join(exact=len(host))
-            if self._shaped is not None and window is not self._shaped:
-                self.notes.append("batch shapes vary: shapes were recorded inside the window")
+        elif self._shaped is not None and window is not self._shaped:
+            self.notes.append("batch shapes vary: shapes were recorded inside the window")
         clean = [*self.before, *self.after]
         return Capture(
             device=self.device,
@@ -332,10 +365,8 @@ class Recorder:
                 for g in o.param_groups
                 for p in g["params"]
             ),
-            join=joined,
-            tries=max(1, len(self._windows)),
-            tf32_matmul=bool(torch.backends.cuda.matmul.allow_tf32),
-            tf32_convolution=torch.backends.cudnn.allow_tf32,
+            tf32_matmul=allows_tf32(torch.backends.cuda.matmul),
+            tf32_convolution=allows_tf32(getattr(torch.backends.cudnn, "conv", None)),
             notes=tuple(self.notes),
         )
 
@@ -345,6 +376,11 @@ def model_devices(clock: StepClock) -> set[str]:
     groups = [g["params"] for o in clock.optimizers.values() for g in o.param_groups]
     parameters = [p for g in groups for p in g] or [p for m in clock.called() for p in m.parameters()]
     return {str(p.device) for p in parameters}
+
+
+def allows_tf32(backend: Any) -> bool:
+    """By the newer setting: reading the older one raises where the user has set the newer."""
+    return getattr(backend, "fp32_precision", "") == "tf32"
 
 
 def _thread_order(events: list[HostEvent]) -> dict[int, int]:

@@ -5,8 +5,11 @@ The host runs ahead of the device, so its own clock says when a step was queued,
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Any
+
+KEPT = 4096  # as many as the clock keeps steps
 
 
 class DeviceTimes:
@@ -35,7 +38,16 @@ class DeviceTimes:
         """Collect finished steps, oldest first, without waiting for any."""
         while self._pending and self._pending[0][2].query():
             key, begun, ended = self._pending.popleft()
-            self.walls[key] = int(begun.elapsed_time(ended) * 1e6)
+            with contextlib.suppress(RuntimeError, ValueError):  # events of two devices
+                self.walls[key] = int(begun.elapsed_time(ended) * 1e6)
+            if len(self.walls) > KEPT:
+                del self.walls[next(iter(self.walls))]
+
+    def wait(self) -> None:
+        """Until the device has finished the last step. Only after the loop."""
+        if self._pending:
+            self._pending[-1][2].synchronize()
+        self.read()
 
     def _mark(self) -> Any:
         if self._cuda.is_current_stream_capturing():

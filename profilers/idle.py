@@ -16,7 +16,6 @@ from .timeline import Labels, Span, Spans, innermost, union
 
 WAITS_FOR_DEVICE = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "hipStreamSynchronize",
                     "hipDeviceSynchronize", "hipEventSynchronize", "aten::_local_scalar_dense")  # fmt: skip
-LAUNCHES = ("LaunchKernel", "Launch", "Memcpy", "Memset")
 WHOLE = {"data": "data stall", "checkpoint": "io", "logging": "io"}  # phases charged whole, by cause
 
 
@@ -84,8 +83,8 @@ class Launch:
 
 def launches(host: Sequence[HostEvent], device: Sequence[DeviceEvent]) -> dict[int, Launch]:
     """{index of a device event: its launch}, by runtime correlation, else by the operator that owns it."""
-    runtime = {h.id: h for h in host if h.runtime}
-    operators = {h.id: h for h in host if not h.runtime}
+    runtime = {h.id: h for h in host if h.runtime and h.id}
+    operators = {h.id: h for h in host if not h.runtime and h.id}
     found = {}
     for i, d in enumerate(device):
         h = runtime.get(d.correlation) or operators.get(d.operator)

@@ -57,8 +57,11 @@ class Recording:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         assert self.clock is not None and self._recorder is not None
-        self._recorder.finish()
-        self.clock.__exit__(kind, error, trace)
+        try:
+            self._recorder.close()
+        finally:
+            self.clock.__exit__(kind, error, trace)
+        self.clock.settle()
         early = f"the block ended early with {kind.__name__}: what was measured until then is kept" if kind else ""
         self.profile = self._build(self.clock, self._recorder, [early] if early else [])
 

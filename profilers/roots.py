@@ -30,7 +30,7 @@ def living_roots() -> list[nn.Module]:
 
     Walks the garbage collector's objects once (about 0.1 s per million): call it in warm-up only.
     """
-    modules = (o for o in gc.get_objects() if issubclass(type(o), nn.Module))
+    modules = (o for o in gc.get_objects() if issubclass(type(o), nn.Module) and "_modules" in vars(o))  # whole ones
     return [m for m in tops(modules) if next(m.parameters(), None) is not None]
 
 

@@ -317,6 +317,8 @@ class StepClock:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _event(self, kind: str, who: int = 0, name: str = "", skipped: bool = False) -> None:
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            return  # recorded, not run; and no call of ours may come between
         if not self.boundary.unit:
             self._history.append((kind, now()))
         if self.boundary.closes(kind, who, name):
@@ -362,6 +364,12 @@ class StepClock:
             return step.wall
         self._device.read()
         return self._device.walls.get(step.start, step.wall)
+
+    def settle(self) -> None:
+        """After the loop: wait once for its last steps, which the device may still be running."""
+        if self._device is not None:
+            with contextlib.suppress(RuntimeError):  # a device-side assert is the user's to see
+                self._device.wait()
 
     def _steps_from_history(self) -> None:
         """Steps of a loop whose unit was not known while it ran them: from one event of the leading kind to the next."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..profilers.errors import UsageError
 from ..profilers.loop import models
 from ..profilers.profile import Profile, Trial
-from .advisor.findings import Fetching
+from .advisor.findings import fetching
 from .advisor.remedies import Subjects, Undo
 from .registry import Code
 
@@ -69,7 +69,7 @@ class Session:
             loader=None if loader is None else self._named(loader),
             loop=loop,
             dtype=ledger.basis.dtype,
-            workers=Fetching.of(ledger, loop).workers,
+            workers=fetching(self.profile, ledger, loop).workers,
             others=tuple(part for part in (*models, *optimizers) if part is not None),
             unit=self.profile.steps.unit,
         )

@@ -79,11 +79,12 @@ class Fetching:
     workers: int  # that would fetch a batch while the rest of a step runs; never more than there are cores
 
     @classmethod
-    def of(cls, ledger: Ledger, loop: Loop) -> Fetching:
+    def of(cls, ledger: Ledger, loop: Loop, data_phase: float = 0.0) -> Fetching:
+        """`data_phase`: the host's own time in it, ns a clean step; on CUDA a part of it hides behind the device."""
         stall = per_step(ledger, "data stall")
         rest = max(1.0, step_ns(ledger) - stall)
         # Workers that do not keep up fetch one batch each while `workers` steps go by.
-        fetch = stall if not loop.workers else loop.workers * (rest + stall)
+        fetch = max(stall, data_phase) if not loop.workers else loop.workers * (rest + stall)
         return cls(stall, rest, fetch, max(1, min(loop.cores, math.ceil(fetch / rest))))
 
     def step_with(self, workers: int, cores: int, threads: int, on_cpu: float) -> float:
@@ -92,8 +93,12 @@ class Fetching:
         return max(self.rest, self.fetch / workers, cpu_work / cores)
 
 
+def fetching(profile: Profile, ledger: Ledger, loop: Loop) -> Fetching:
+    return Fetching.of(ledger, loop, profile.steps.phases.get("data", 0) if loop.device == "cuda" else 0)
+
+
 def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
-    at = Fetching.of(ledger, loop)
+    at = fetching(profile, ledger, loop)
     step = at.rest + at.stall
     on_cpu = 1.0 if loop.fetch_on_cpu is None or loop.workers else loop.fetch_on_cpu
     threads = loop.threads if loop.device == "cpu" else 1

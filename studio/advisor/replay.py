@@ -36,32 +36,34 @@ class Run:
 
 def run_steps(code: Code, subjects: Subjects, warm: int, steps: int) -> Run:
     """Run the cell until `warm` + `steps` steps have ended, or the loop has."""
-    from ...profilers.step import StepClock
+    from ...profilers.step import Step, StepClock
 
-    walls: list[int] = []
+    taken: list[Step] = []
     changes = 0
 
     def count(clock: StepClock) -> None:
         nonlocal changes
         if clock.boundary.changes != changes:  # the steps so far were none
             changes = clock.boundary.changes
-            walls.clear()
+            taken.clear()
         if subjects.unit not in ("", clock.boundary.unit):
             return
-        if len(walls) < warm + steps:
-            walls.append(clock.steps[-1].wall)
-        if len(walls) == warm + steps:
+        if len(taken) < warm + steps:
+            taken.append(clock.steps[-1])
+        if len(taken) == warm + steps:
             raise Enough
 
     with restored(subjects, Reach.of(code.source, subjects.namespace)), _losses() as losses, _silence():
-        with contextlib.suppress(Enough), StepClock(count):
+        clock = StepClock(count)
+        with contextlib.suppress(Enough), clock:
             code.run(display=False)
+        clock.settle()
         gc.collect()  # the loop's iterator and its workers die here, not in the next run
-    if len(walls) < warm + FEWEST:
+    if len(taken) < warm + FEWEST:
         raise UsageError(
-            f"the cell ended after {len(walls)} steps and a trial needs {warm + FEWEST}: run the loop for longer"
+            f"the cell ended after {len(taken)} steps and a trial needs {warm + FEWEST}: run the loop for longer"
         )
-    return Run(walls[warm:], [float(loss) for loss in losses])
+    return Run([clock.wall(step) for step in taken[warm:]], [float(loss) for loss in losses])
 
 
 @contextlib.contextmanager

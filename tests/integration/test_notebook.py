@@ -117,7 +117,7 @@ def test_fix_keeps_what_wins_and_undo_takes_it_back(shell, won, capsys):
     result = shell.run_cell("%mlsys fix 1")
     assert result.success, result.error_in_exec
     progress = capsys.readouterr().out
-    assert "trying optimizer = AdamW(..., fused=True): 7 runs" in progress and "7 of 7" in progress
+    assert "trying optimizer = AdamW(..., fused=True)" in progress and "7 runs of" in progress and "7 of 7" in progress
     trial = result.result.trial
     assert trial.kept and trial.measured == 2.0 and trial.predicted == 1.5
     assert "measured 2.00x (2.00 to 2.00), kept" in str(result.result)

@@ -10,7 +10,6 @@ from mlsys_studio.profilers.cost import Call
 from mlsys_studio.profilers.events import DeviceEvent, HostEvent, device_kind
 from mlsys_studio.profilers.hardware import Device, Kind
 from mlsys_studio.profilers.phases import Mark
-from mlsys_studio.profilers.shapes import Join
 
 US = 1000
 
@@ -89,5 +88,4 @@ class Tape:
             clean_wall=self.clean_wall * US,
             clean_phases={p: ns * US for p, ns in self.clean_phases.items()},
             optimizer_bytes=0,
-            join=Join(),
         )

@@ -1,13 +1,14 @@
 """The ledger's GPU rules on tapes whose account can be worked out by hand. Times in us."""
 
 import random
+from dataclasses import replace
 
 import pytest
-from tapes import GPU, US, Tape, mm
+from tapes import CEILINGS, GPU, US, Tape, mm
 
 from mlsys_studio.profilers.accounting import account
 from mlsys_studio.profilers.cost import Call
-from mlsys_studio.profilers.events import DeviceEvent
+from mlsys_studio.profilers.events import DeviceEvent, HostEvent
 
 
 def cells(tape: Tape, **window) -> dict[str, int]:
@@ -59,6 +60,44 @@ def test_waiting_for_data_is_a_data_stall():
     assert got["data stall"] == 600
     assert got["python"] == 10  # 600 to 610: the loop's thread between operators
     assert got["launch"] >= 10  # 610 to 620: from the operator to its kernel
+
+
+def test_the_queue_the_profiler_drained_is_its_own_price_as_far_as_the_window_is_longer():
+    tape = Tape(1000, marks=[(0, "data"), (200, "forward")], clean_wall=900)
+    tape.kernel(210, 1000, launched=205, call=mm(100, 100, 100))
+    got = cells(tape)
+    assert got["measurement"] == 100 and got["data stall"] == 100
+
+
+def test_a_loop_that_always_waits_for_data_keeps_its_stall():
+    tape = Tape(1000, marks=[(0, "data"), (200, "forward")], clean_wall=1000)
+    tape.kernel(210, 1000, launched=205, call=mm(100, 100, 100))
+    assert cells(tape)["data stall"] == 200
+
+
+def test_events_hidden_behind_a_busy_device_are_no_price():
+    priced = replace(GPU, ceilings=replace(CEILINGS, event_ns=1000.0))
+    tape = Tape(1000, marks=[(0, "forward")], clean_wall=1000, clean_phases={"forward": 10})
+    tape.kernel(0, 1000, launched=-10, call=mm(100, 100, 100))
+    for t in range(10, 500, 10):
+        tape.op("aten::view", t, t + 2)
+    assert account(tape.capture(), priced).ledger.nanoseconds("measurement") == 0
+
+
+def test_an_event_without_length_or_owner_does_no_harm():
+    tape = Tape(100)
+    tape.host.append(HostEvent("Activity Buffer Request", 0, 50 * US, 1, -1, 0))
+    tape.device.append(DeviceEvent("empty", 50 * US, 50 * US, 7, "compute"))
+    tape.device.append(DeviceEvent("triton", 0, 100 * US, 7, "compute"))
+    assert cells(tape) == {"uncounted": 100}
+
+
+def test_bfloat16_is_the_reference_where_float16_is_no_faster():
+    tape = Tape(1000)
+    tape.kernel(0, 1000, launched=-10, call=mm(500, 500, 800))
+    both = replace(GPU, peak_flops={"float32": 1e12, "bfloat16": 8e12, "float16": 8e12},
+                   ceilings=replace(CEILINGS, matmul={"float32": 0.8e12, "bfloat16": 6.0e12, "float16": 6.1e12}))  # fmt: skip
+    assert account(tape.capture(), both).ledger.basis.dtype == "bfloat16"
 
 
 def test_a_sleep_behind_a_busy_device_costs_nothing():

@@ -20,6 +20,9 @@ class Cuda:
             def record(self):
                 self.at = cuda.queued
 
+            def synchronize(self):
+                cuda.now = max(cuda.now, self.at)
+
             def query(self):
                 return cuda.now >= self.at
 
@@ -58,3 +61,12 @@ def test_nothing_is_recorded_while_a_graph_is_captured():
     cuda.now = 99.0
     times.read()
     assert set(times.walls) == {2}
+
+
+def test_after_the_loop_the_last_steps_are_waited_for_once():
+    cuda = Cuda()
+    times = DeviceTimes(cuda)
+    step(cuda, times, 1, 10.0)
+    step(cuda, times, 2, 5.0)
+    times.wait()
+    assert times.walls == {1: 10_000_000, 2: 5_000_000}

@@ -68,7 +68,7 @@ def test_on_a_gpu_the_model_takes_no_core():
 def test_workers_that_do_not_keep_up_get_colleagues():
     # one worker, 80 ms of work and 80 of stall: it fetches a batch in 160, so two deliver one every 80
     found = only(WORK | {("data", "data stall"): 80}, loader="Files", workers=1, cores=8, threads=1)
-    assert "num_workers=2" in found.advice and "1 workers do not keep up" in found.evidence
+    assert "num_workers=2" in found.advice and "1 worker does not keep up" in found.evidence
     assert found.predicted == pytest.approx(160 / 80)
 
 

@@ -239,6 +239,17 @@ def test_a_module_that_is_never_called_itself_is_looked_into():
     assert clock.steps[-1].phases["forward"] > 0
 
 
+def test_a_half_made_module_somewhere_alive_does_no_harm():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            pass  # the classic: no super().__init__()
+
+    alive = Forgetful()
+    with StepClock() as clock:
+        train(mlp(), batches=3)
+    assert clock.count == 3 and alive is not None
+
+
 def test_recomputation_counts_as_backward():
     torch.manual_seed(0)
     slept = []

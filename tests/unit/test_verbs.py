@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,6 @@ def test_help_and_version_end_with_0(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_closed_pipe_is_no_error():
-    command = f"{sys.executable} -m mlsys_studio.studio.command doctor | head -c 1"
+    command = f"{shlex.quote(sys.executable)} -m mlsys_studio.studio.command doctor | head -c 1"
     ran = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
     assert ran.stderr == ""
