@@ -125,7 +125,14 @@ def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, titl
         raise
     except Exception as error:
         how = "with the remedy" if remedy is not None else "run again as it is"
-        says = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        says = first_sentence(error)
         raise UsageError(
             f"{title}: {how} the cell raised {type(error).__name__}: {says}; everything is as before"
         ) from error
+
+
+def first_sentence(error: Exception) -> str:
+    """What went wrong, on one line; a compiler's errors say it only after a line that ends with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[0] if not lines[0].endswith(":") else " ".join(lines[:2])
+    return said[:200]

@@ -12,7 +12,14 @@ from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.profile import Finding
 from mlsys_studio.studio.advisor import trial as trials
 from mlsys_studio.studio.advisor.replay import Run, run_steps
-from mlsys_studio.studio.advisor.trial import loss_difference, spoils_the_loss, steps_a_run, try_remedy, verdict
+from mlsys_studio.studio.advisor.trial import (
+    first_sentence,
+    loss_difference,
+    spoils_the_loss,
+    steps_a_run,
+    try_remedy,
+    verdict,
+)
 
 FINDING = Finding("slow", "The loop sleeps", "", 2.0, 1, "wake", "sleep less")
 
@@ -170,3 +177,11 @@ def test_a_cell_that_raises_by_itself_is_said_to(notebook):
 def test_a_refusal_names_its_reason(notebook):
     with pytest.raises(UsageError, match="The loop sleeps: not tried, the cell saves files"):
         attempt(notebook, 0.0, CELL + "    torch.save(model, 'x')\n")
+
+
+def test_an_error_is_told_in_one_line_that_says_something():
+    assert first_sentence(RuntimeError("backend='inductor' raised:\nCppCompileError: no g++\n\nlong")) == (
+        "backend='inductor' raised: CppCompileError: no g++"
+    )
+    assert first_sentence(ValueError("short\nand long")) == "short"
+    assert first_sentence(ValueError()) == "ValueError"
