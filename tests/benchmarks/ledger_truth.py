@@ -228,6 +228,9 @@ def main() -> int:
     parser.add_argument("--cases", default="null," + ",".join(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("no NVIDIA GPU that torch can use: type --device cpu")
+        return 2
     print(heading(options.device) + "\n# ms a step", flush=True)
     passed = True
     for model in options.models.split(","):
