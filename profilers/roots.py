@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 
@@ -35,8 +36,9 @@ def living_roots() -> list[nn.Module]:
 
 
 def hookable(module: nn.Module) -> bool:
-    """Not compiled in place: `model.compile()` traces the module's hooks into the graph."""
-    return getattr(module, "_compiled_call_impl", None) is None
+    """Neither scripted (it takes none) nor compiled in place: `model.compile()` traces hooks into the graph."""
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return not scripted and getattr(module, "_compiled_call_impl", None) is None
 
 
 def below(modules: Iterable[nn.Module]) -> list[nn.Module]:

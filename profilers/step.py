@@ -13,6 +13,7 @@ import functools
 import gc
 import logging
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
@@ -29,6 +30,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.hooks import RemovableHandle
 
 from .boundary import FALLBACKS, Boundary
 from .device_times import DeviceTimes
@@ -85,6 +87,8 @@ class StepClock:
         self._candidates: list[nn.Module] = []  # owners of the optimizers' parameters, or what lies below them
         self._looked = 1 << 62  # the step in which candidates were last hooked
         self._called: set[int] = set()
+        self._hooks = hooks_of(self)
+        self._handles: list[RemovableHandle] = []
         self._undo = contextlib.ExitStack()
         self._gc_began = 0
         self._compile_hooked = False
@@ -125,6 +129,8 @@ class StepClock:
         self._patch(DataLoader, "__iter__", self._iterating)
         self._patch(_BaseDataLoaderIter, "__next__", self._fetching)
         self._patch(torch.amp.GradScaler, "step", self._scaling)
+        self._patch(torch, "save", lambda call: self._phases.within("checkpoint", self._unhooked(call)))
+        self._patch(torch.jit, "script", self._unhooked)
         for register, hook in (
             (register_optimizer_step_pre_hook, self._before_optimizer),
             (register_optimizer_step_post_hook, self._after_optimizer),
@@ -133,6 +139,7 @@ class StepClock:
         gc.callbacks.append(self._collecting)
         self._undo.callback(gc.callbacks.remove, self._collecting)
         self._watch_compiler()
+        self._undo.callback(self._detach)
         for module in living_roots()[:HOOKED_AT_MOST]:
             self._hook(module)
 
@@ -274,15 +281,37 @@ class StepClock:
         if any(module is m for m in self.roots) or not hookable(module):
             return
         self.roots.append(module)
-        for handle in (
-            module.register_forward_pre_hook(self._before_forward),
-            module.register_forward_hook(self._after_forward, always_call=True),
-        ):
-            self._undo.callback(handle.remove)
+        self._attach(module)
+
+    def _attach(self, module: nn.Module) -> None:
+        self._handles += [
+            module.register_forward_pre_hook(self._hooks[0]),
+            module.register_forward_hook(self._hooks[1], always_call=True),
+        ]
+
+    def _detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _unhooked(self, call: Callable) -> Callable:
+        """`call` with the models as the user made them: hooks must be neither saved with a model nor scripted."""
+
+        @functools.wraps(call)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            if get_ident() != self._phases.owner or not self._handles:
+                return call(*args, **kwargs)
+            self._detach()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                for module in self.roots:
+                    self._attach(module)
+
+        return plain
 
     def _before_forward(self, module: nn.Module, *_: object) -> None:
-        if torch.compiler.is_compiling() or get_ident() != self._phases.owner:
-            return  # is_compiling is folded away: the traced hook is empty
+        if get_ident() != self._phases.owner:
+            return
         before = self._phases.current
         self._around.append(before)
         if before in WHOLE:
@@ -296,7 +325,7 @@ class StepClock:
         self._switch("forward")
 
     def _after_forward(self, *_: object) -> None:
-        if not torch.compiler.is_compiling() and get_ident() == self._phases.owner and self._around:
+        if get_ident() == self._phases.owner and self._around:
             self._switch(self._around.pop())
 
     def called(self) -> list[nn.Module]:
@@ -414,9 +443,26 @@ class StepClock:
             self._undo.callback(remove, hook)
 
 
+def hooks_of(clock: StepClock) -> tuple[Callable, Callable]:
+    """Forward hooks as plain functions: `copy.deepcopy(model)` copies a bound method's clock, and a function not.
+
+    Under dynamo `is_compiling` is folded away: the traced hook is empty.
+    """
+    known = weakref.ref(clock)
+
+    def before(module: nn.Module, *_: object) -> None:
+        if not torch.compiler.is_compiling() and (alive := known()) is not None:
+            alive._before_forward(module)
+
+    def after(*_: object) -> None:
+        if not torch.compiler.is_compiling() and (alive := known()) is not None:
+            alive._after_forward()
+
+    return before, after
+
+
 def _places() -> Iterator[tuple[Any, str, str]]:
     """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
-    yield torch, "save", "checkpoint"
     yield nn.Module, "state_dict", "checkpoint"
     yield Optimizer, "state_dict", "checkpoint"
     yield builtins, "print", "logging"

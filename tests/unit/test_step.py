@@ -1,6 +1,7 @@
 """The step clock on loops that know nothing of it. Witnesses: the loop's own counters and stopwatches."""
 
 import builtins
+import copy
 import gc
 import logging
 import threading
@@ -31,6 +32,7 @@ def patched_places() -> list:
         torch.autograd._engine_run_backward,
         torch.autograd.graph._engine_run_backward,
         torch.save,
+        torch.jit.script,
         nn.Module.__dict__["state_dict"],
         torch.optim.Optimizer.__dict__["state_dict"],
         torch.amp.GradScaler.__dict__["step"],
@@ -395,3 +397,28 @@ def test_memory_of_a_long_run_is_bounded():
 def test_shapes_of_nested_batches():
     batch = {"x": torch.zeros(2, 3), "more": [torch.zeros(4), (torch.zeros(1, 1), "text")]}
     assert shapes_of(batch) == ((2, 3), ((4,), ((1, 1), ())))
+
+
+def test_a_model_is_saved_copied_and_scripted_as_the_user_made_it(tmp_path):
+    model = mlp()
+    made = {}
+
+    def between():
+        torch.save(model, tmp_path / "whole.pt")
+        made["copy"] = copy.deepcopy(model)
+        made["script"] = torch.jit.script(model)
+
+    with StepClock() as clock:
+        train(model, batches=4, between=between)
+    assert clock.count == 4 and clock.steps[-1].phases["forward"] > 0
+    saved = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert not saved._forward_hooks and not saved._forward_pre_hooks
+    x = torch.randn(2, 16)
+    assert torch.equal(saved(x), made["copy"](x))  # both of before the last step
+
+
+def test_a_scripted_model_is_left_alone():
+    scripted = torch.jit.script(mlp())
+    with StepClock() as clock:
+        train(scripted, batches=6)
+    assert clock.count == 6
