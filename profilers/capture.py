@@ -102,6 +102,11 @@ class Recorder:
         self._compiled = 0
         self._state: Callable[[StepClock, Step], None] = self._warm if full else self._light
         self._clock: StepClock | None = None
+        self._others = False  # the user's own torch profiler was prepared in the block
+        self._starting = False
+        self._undo = contextlib.ExitStack()
+        if full:
+            self._make_way()
 
     @property
     def _synchronised(self) -> bool:
@@ -206,7 +211,7 @@ class Recorder:
     # -- the profiler between two steps ------------------------------------------------------------------------------
 
     def _begin(self, clock: StepClock, shapes: bool, then: Callable[[StepClock, Step], None]) -> None:
-        if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
+        if self._others or torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
             self._give_up("another torch profiler is running inside the loop: only step times were taken")
             return
         kinds = sorted(model_devices(clock))
@@ -229,8 +234,10 @@ class Recorder:
         profiler = torch.autograd.profiler.profile(
             use_kineto=True, use_device="cuda" if cuda else None, record_shapes=shapes
         )
+        self._starting = True
         with without_announcements():
             profiler.__enter__()
+        self._starting = False
         self._open = _Recording(profiler, shapes)  # ours from here on, whatever happens next
         if cuda:
             torch.cuda.synchronize()  # the window begins with an empty queue, and ends with one
@@ -277,8 +284,26 @@ class Recorder:
 
     # -- the result ----------------------------------------------------------------------------------------------------
 
+    def _make_way(self) -> None:
+        """The user's own profiler (a schedule inside the loop) comes first: ours ends, or never begins."""
+        place = torch.autograd.profiler.profile
+        theirs = vars(place).get("_prepare_trace")
+        if theirs is None:
+            return
+
+        def prepare(profiler: Any) -> None:
+            if not self._starting:
+                self._others = True
+                if self._open is not None:
+                    self._give_up("another torch profiler started inside the loop: ours made way for it")
+            theirs(profiler)
+
+        place._prepare_trace = prepare  # pyright: ignore[reportAttributeAccessIssue]
+        self._undo.callback(setattr, place, "_prepare_trace", theirs)
+
     def close(self) -> None:
         """`finish`, for the end of the user's block: a fault of ours or of the device is a note, never an error."""
+        self._undo.close()
         try:
             self.finish()
         except Exception as error:  # noqa: BLE001

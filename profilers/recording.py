@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from .environment import environment
 from .errors import UsageError
 from .ledger import Ledger
-from .loop import facts
+from .loop import Loop, facts
 from .profile import Memory, OperatorRow, Profile, StepTimes
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Recording:
             operators=operators[:MOST_OPERATORS],
             memory=memory(),
             environment=environment(),
-            loop=facts(clock, capture),
+            loop=self._facts(clock, capture, notes),
             notes=tuple(dict.fromkeys(notes)),
         )
 
@@ -104,6 +104,15 @@ class Recording:
         if accounted.device.ceilings is not None and accounted.device is not device:
             remember(device, accounted.device.ceilings)  # this run beat them
         return accounted.ledger, accounted.operators
+
+    @staticmethod
+    def _facts(clock: StepClock, capture: Capture | None, notes: list[str]) -> Loop | None:
+        """The user's objects answer for themselves here, and may fail to (an uninitialised lazy parameter)."""
+        try:
+            return facts(clock, capture)
+        except Exception as error:  # noqa: BLE001
+            notes.append(f"what the loop is made of could not be read ({type(error).__name__}: {error})")
+            return None
 
 
 NO_STEP = (

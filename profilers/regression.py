@@ -66,7 +66,7 @@ def regression(profile: Profile, baseline: Profile, bound: float = 0.05) -> Verd
     elif ratio > 1 + bound:
         said = f"beyond the bound of {bound:.1%}, but within the spread (at least {low - 1:+.1%})"
     else:
-        said = f"within the bound of {bound:.1%}"
+        said = f"within the bound of {bound:.1%}" if ratio > 1 else "not slower"
     return Verdict(slower, ratio, low, bound, f"{medians}, {said}")
 
 

@@ -23,7 +23,15 @@ def tops(modules: Iterable[nn.Module]) -> list[nn.Module]:
 def owning(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> list[nn.Module]:
     """Those of `modules` that hold any of `parameters`."""
     wanted = {id(p) for p in parameters}
-    return [m for m in modules if any(id(p) in wanted for p in m.parameters())]
+    return [m for m in modules if any(id(p) in wanted for p in parameters_of(m))]
+
+
+def parameters_of(module: nn.Module) -> list[nn.Parameter]:
+    """By torch's own walk: a stranger's module may have made `parameters` something else, or broken itself."""
+    try:
+        return list(nn.Module.parameters(module))
+    except Exception:  # noqa: BLE001
+        return []
 
 
 def living_roots() -> list[nn.Module]:
@@ -32,7 +40,7 @@ def living_roots() -> list[nn.Module]:
     Walks the garbage collector's objects once (about 0.1 s per million): call it in warm-up only.
     """
     modules = (o for o in gc.get_objects() if issubclass(type(o), nn.Module) and "_modules" in vars(o))  # whole ones
-    return [m for m in tops(modules) if next(m.parameters(), None) is not None]
+    return [m for m in tops(modules) if parameters_of(m)]
 
 
 def hookable(module: nn.Module) -> bool:

@@ -91,6 +91,7 @@ class StepClock:
         self._handles: list[RemovableHandle] = []
         self._undo = contextlib.ExitStack()
         self._gc_began = 0
+        self._deferred = False
         self._compile_hooked = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -187,6 +188,10 @@ class StepClock:
                 self._switch("other" if self.forward_by_difference and before == "forward" else before)
                 if not self.boundary.optimizer_steps:
                     self._event("backward")
+                if self._deferred and self._on_step is not None:
+                    self._deferred = False
+                    self._on_step(self)
+                    self.restart()
 
         return run
 
@@ -218,7 +223,8 @@ class StepClock:
                 # Without a forward hook, what lies between a batch and its backward is forward, by difference.
                 self._switch("forward" if self.forward_by_difference and before == "other" else before)
             if phases.recording:
-                self.batches.append((phases.last, shapes_of(batch)))
+                with contextlib.suppress(Exception):  # a batch of the user's own making
+                    self.batches.append((phases.last, shapes_of(batch)))
             return batch
 
         return fetch
@@ -314,7 +320,7 @@ class StepClock:
             return
         before = self._phases.current
         self._around.append(before)
-        if before in WHOLE:
+        if before in WHOLE or before == "backward":  # in backward: a recomputation, by a root inside a checkpoint
             return
         self._called.add(id(module))
         if not self.boundary.optimizer_steps and "forward" not in self._around:
@@ -367,7 +373,9 @@ class StepClock:
             self._find_device()
         if not self._compile_hooked:
             self._watch_compiler()
-        if self._on_step is not None:
+        if self._phases.current == "backward":
+            self._deferred = True  # an optimizer inside backward: no profiler may start or stop inside the engine
+        elif self._on_step is not None:
             self._on_step(self)
         if self._on_step is not None or self._device is not None:
             self.restart()
@@ -417,6 +425,7 @@ class StepClock:
         elif self._gc_began and get_ident() == self._phases.owner:
             self.spans["gc"].append((self._gc_began, now()))
             self._gc_began = 0
+        self._deferred = False
 
     def _watch_compiler(self) -> None:
         """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loader, mlp
 from profiled import profiled, quick, whole  # noqa: F401  quick is a fixture
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -360,3 +361,72 @@ def test_a_finished_profile_keeps_no_model():
     del model
     gc.collect()
     assert run.profile is not None and gone() is None
+
+
+def test_the_users_own_profiler_with_a_schedule_works_and_ours_makes_way():
+    """It starts in the middle of our window."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    seen = []
+    schedule = torch.profiler.schedule(wait=19, warmup=1, active=2, repeat=1)
+    prepare = torch.autograd.profiler.profile.__dict__["_prepare_trace"]
+    with (
+        mlsys_studio.profile() as run,
+        torch.profiler.profile(schedule=schedule, on_trace_ready=lambda p: seen.append(p.events())) as theirs,
+    ):
+        for x, y in loader(40):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            theirs.step()
+    assert seen and any(e.name == "aten::addmm" for e in seen[0])
+    assert run.profile is not None and len(run.profile.steps.clean) > 0
+    assert torch.autograd.profiler.profile.__dict__["_prepare_trace"] is prepare
+
+
+def test_a_strangers_broken_module_and_a_batch_of_ones_own_making():
+    class Broken(nn.Module):
+        def parameters(self, recurse=True):
+            raise RuntimeError("not mine to give")
+
+    class Batch(list):
+        def __getitem__(self, index):
+            raise TypeError("no slices")
+
+    stranger = Broken()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    data = [(torch.randn(16), 0)] * 160
+    batches = torch.utils.data.DataLoader(data, batch_size=4, collate_fn=Batch)
+    with mlsys_studio.profile() as run:
+        for batch in batches:
+            x = torch.stack([row[0] for row in batch])
+            F.cross_entropy(model(x), torch.zeros(4, dtype=torch.long)).backward()
+            optimizer.step()
+    assert run.profile is not None and run.profile.ledger is not None and stranger is not None
+
+
+def test_a_root_called_inside_a_checkpoint_is_recomputed_not_forward():
+    from torch.utils.checkpoint import checkpoint
+
+    model = mlp(256)
+    optimizer = torch.optim.SGD(model.parameters())
+    with mlsys_studio.profile() as run:
+        for x, y in loader(60):
+            F.cross_entropy(checkpoint(model, x, use_reentrant=False), y).backward()
+            optimizer.step()
+    ledger = run.profile.ledger
+    assert ledger.nanoseconds("recompute") > 0
+    forward = sum(r.flops for r in run.profile.operators if r.flops and r.phase == "forward")
+    assert forward == ledger.steps * 2 * 8 * (16 * 256 + 256 * 4)
+
+
+def test_an_optimizer_inside_backward_is_profiled_from_outside_it():
+    model = mlp(256)
+    optimizers = {p: torch.optim.SGD([p]) for p in model.parameters()}
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: optimizers[p].step())
+    with mlsys_studio.profile() as run:
+        for x, y in loader(60):
+            F.cross_entropy(model(x), y).backward()
+    ledger = run.profile.ledger
+    assert ledger is not None and ledger.flops > 0
