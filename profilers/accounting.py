@@ -176,32 +176,12 @@ def _row(key: tuple, sums: list[int], device: Device, basis: Basis) -> OperatorR
     (name, phase, shapes, dtype, known, _), (calls, ns, flops, nbytes) = key, sums
     each = OpCost(flops // calls, nbytes // calls)
     rates = _rates(device, dtype, each, basis.peak_flops or 0.0) if known else None
-    if rates is None:
-        return OperatorRow(
-            name,
-            phase,
-            shapes,
-            dtype,
-            calls,
-            ns,
-            flops if known else None,
-            nbytes if known else None,
-            "uncounted",
-            None,
-        )
-    least = max(limits(flops, nbytes, rates))
-    return OperatorRow(
-        name,
-        phase,
-        shapes,
-        dtype,
-        calls,
-        ns,
-        flops,
-        nbytes,
-        bound(flops // calls, nbytes // calls, rates),
-        min(1.0, least / ns) if ns else None,
-    )
+    binds, share = "uncounted", None
+    if rates is not None:
+        binds = bound(each.flops, each.bytes, rates)
+        share = min(1.0, max(limits(flops, nbytes, rates)) / ns) if ns else None
+    counted = (flops, nbytes) if known else (None, None)
+    return OperatorRow(name, phase, shapes, dtype, calls, ns, *counted, binds, share)
 
 
 def _raise_ceilings(counted: list[Counted], device: Device, wall: int) -> tuple[Device, list[str]]:

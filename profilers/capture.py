@@ -104,9 +104,6 @@ class Recorder:
         self._clock: StepClock | None = None
         self._others = False  # the user's own torch profiler was prepared in the block
         self._starting = False
-        self._undo = contextlib.ExitStack()
-        if full:
-            self._make_way()
 
     @property
     def _synchronised(self) -> bool:
@@ -235,9 +232,11 @@ class Recorder:
             use_kineto=True, use_device="cuda" if cuda else None, record_shapes=shapes
         )
         self._starting = True
-        with without_announcements():
-            profiler.__enter__()
-        self._starting = False
+        try:
+            with without_announcements():
+                profiler.__enter__()
+        finally:
+            self._starting = False
         self._open = _Recording(profiler, shapes)  # ours from here on, whatever happens next
         if cuda:
             torch.cuda.synchronize()  # the window begins with an empty queue, and ends with one
@@ -284,12 +283,8 @@ class Recorder:
 
     # -- the result ----------------------------------------------------------------------------------------------------
 
-    def _make_way(self) -> None:
-        """The user's own profiler (a schedule inside the loop) comes first: ours ends, or never begins."""
-        place = torch.autograd.profiler.profile
-        theirs = vars(place).get("_prepare_trace")
-        if theirs is None:
-            return
+    def make_way(self, theirs: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Around a torch profiler's preparation: the user's own comes first, and ours ends or never begins."""
 
         def prepare(profiler: Any) -> None:
             if not self._starting:
@@ -298,12 +293,10 @@ class Recorder:
                     self._give_up("another torch profiler started inside the loop: ours made way for it")
             theirs(profiler)
 
-        place._prepare_trace = prepare  # pyright: ignore[reportAttributeAccessIssue]
-        self._undo.callback(setattr, place, "_prepare_trace", theirs)
+        return prepare
 
     def close(self) -> None:
         """`finish`, for the end of the user's block: a fault of ours or of the device is a note, never an error."""
-        self._undo.close()
         try:
             self.finish()
         except Exception as error:  # noqa: BLE001

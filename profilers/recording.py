@@ -44,6 +44,8 @@ class Recording:
 
     def __enter__(self) -> Self:
         try:
+            import torch
+
             from .capture import Recorder, Schedule
             from .step import StepClock
         except ModuleNotFoundError as missing:
@@ -53,6 +55,9 @@ class Recording:
         self._recorder = Recorder(Schedule(window=self._window), full=self._mode == "full")
         self.clock = StepClock(self._recorder)
         self.clock.__enter__()
+        profiler = torch.autograd.profiler.profile
+        if "_prepare_trace" in vars(profiler):
+            self.clock.patch(profiler, "_prepare_trace", self._recorder.make_way)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -124,14 +124,14 @@ class StepClock:
 
     def _install(self) -> None:
         for place, name, phase in _places():
-            self._patch(place, name, functools.partial(self._phases.within, phase))
+            self.patch(place, name, functools.partial(self._phases.within, phase))
         for place in (torch.autograd, torch.autograd.graph):
-            self._patch(place, "_engine_run_backward", self._running_backward)
-        self._patch(DataLoader, "__iter__", self._iterating)
-        self._patch(_BaseDataLoaderIter, "__next__", self._fetching)
-        self._patch(torch.amp.GradScaler, "step", self._scaling)
-        self._patch(torch, "save", lambda call: self._phases.within("checkpoint", self._unhooked(call)))
-        self._patch(torch.jit, "script", self._unhooked)
+            self.patch(place, "_engine_run_backward", self._running_backward)
+        self.patch(DataLoader, "__iter__", self._iterating)
+        self.patch(_BaseDataLoaderIter, "__next__", self._fetching)
+        self.patch(torch.amp.GradScaler, "step", self._scaling)
+        self.patch(torch, "save", lambda call: self._phases.within("checkpoint", self._unhooked(call)))
+        self.patch(torch.jit, "script", self._unhooked)
         for register, hook in (
             (register_optimizer_step_pre_hook, self._before_optimizer),
             (register_optimizer_step_post_hook, self._after_optimizer),
@@ -144,7 +144,7 @@ class StepClock:
         for module in living_roots()[:HOOKED_AT_MOST]:
             self._hook(module)
 
-    def _patch(self, place: Any, name: str, around: Callable[[Callable], Callable]) -> None:
+    def patch(self, place: Any, name: str, around: Callable[[Callable], Callable]) -> None:
         """Replace `place.name`; put the very same object back, unless somebody replaced ours meanwhile."""
         old = vars(place)[name]
         new = around(old)
@@ -425,7 +425,6 @@ class StepClock:
         elif self._gc_began and get_ident() == self._phases.owner:
             self.spans["gc"].append((self._gc_began, now()))
             self._gc_began = 0
-        self._deferred = False
 
     def _watch_compiler(self) -> None:
         """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""

@@ -430,3 +430,10 @@ def test_an_optimizer_inside_backward_is_profiled_from_outside_it():
             F.cross_entropy(model(x), y).backward()
     ledger = run.profile.ledger
     assert ledger is not None and ledger.flops > 0
+
+
+def test_a_refused_profile_inside_a_profile_leaves_torchs_profiler_as_it_was():
+    prepare = torch.autograd.profiler.profile.__dict__["_prepare_trace"]
+    with mlsys_studio.profile(), pytest.raises(mlsys_studio.UsageError), mlsys_studio.profile():
+        pass
+    assert torch.autograd.profiler.profile.__dict__["_prepare_trace"] is prepare
