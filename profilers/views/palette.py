@@ -43,3 +43,9 @@ def ink_on(background: str) -> str:
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#101418"
+
+
+def series(count: int) -> list[str]:
+    """So many colours that neighbours are told apart by, for parts that are no causes."""
+    hues = ["#3576b8", "#0b7d5e", "#d9962e", "#b0507f", "#8fb3da", "#62b39c", "#8f62a8", "#93a5ad"]
+    return [hues[i % len(hues)] for i in range(count)]
