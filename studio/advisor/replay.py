@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import math
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,8 +36,8 @@ class Run:
     losses: list[float] = field(default_factory=list)
 
 
-def run_steps(code: Code, subjects: Subjects, warm: int, steps: int) -> Run:
-    """Run the cell until `warm` + `steps` steps have ended, or the loop has."""
+def run_steps(code: Code, subjects: Subjects, warm: int, steps: int, until: float = math.inf) -> Run:
+    """Run the cell until `warm` + `steps` steps have ended, or the loop has, or a step ends after `until` (monotonic)."""
     from ...profilers.step import Step, StepClock
 
     taken: list[Step] = []
@@ -43,6 +45,8 @@ def run_steps(code: Code, subjects: Subjects, warm: int, steps: int) -> Run:
 
     def count(clock: StepClock) -> None:
         nonlocal changes
+        if time.monotonic() >= until:
+            raise Enough
         if clock.boundary.changes != changes:  # the steps so far were none
             changes = clock.boundary.changes
             taken.clear()
@@ -59,7 +63,7 @@ def run_steps(code: Code, subjects: Subjects, warm: int, steps: int) -> Run:
             code.run(display=False)
         clock.settle()
         gc.collect()  # the loop's iterator and its workers die here, not in the next run
-    if len(taken) < warm + FEWEST:
+    if len(taken) < warm + FEWEST and time.monotonic() < until:
         raise UsageError(
             f"the cell ended after {len(taken)} steps and a trial needs {warm + FEWEST}: run the loop for longer"
         )

@@ -2,6 +2,8 @@
 
 A remedy is kept only when the gain of its worst round exceeds what the machine does by itself between two equal runs.
 Of drawn trials without any effect 1 % are kept so (3 % by the median round), of a gain of 30 % at 5 % noise 98 %.
+Two rounds would keep 5 % of them, one round 24 %: a trial that time ran out on keeps nothing. And where it shows no
+gain while other programs had the cores, it says that it cannot tell.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...profilers.errors import UsageError
+from ...profilers.neighbours import CpuTime
 from ...profilers.profile import Finding, Trial
+from ...profilers.views.columns import wrap
 from ..registry import Code
 from .refusal import refusal
 from .remedies import Remedy, Subjects, Undo
@@ -22,7 +27,8 @@ from .replay import Run, run_steps
 WARM = 3
 ROUNDS = 3  # pairs of (without, with), and one more without
 RUNS = 2 * ROUNDS + 1
-SECONDS = 30.0  # for the whole trial, about
+SECONDS = 30.0  # for the whole trial, about: by the step time of the profile
+STARTING = 60.0  # seconds on top, for what is no step: workers that start, a model that compiles
 FEWEST, MOST = 5, 40  # steps a run
 
 
@@ -80,44 +86,78 @@ def try_remedy(
         raise UsageError(f"{finding.title}: not tried, {why_not}")
     preview, steps = remedy.preview(subjects), steps_a_run(step_seconds)
     seconds = RUNS * (WARM + steps) * step_seconds
-    progress(f"trying {preview}")
-    progress(f"  {RUNS} runs of {WARM + steps} steps, about {seconds:.0f} s and what starting them takes")
-    without: list[Run] = []
-    with_it: list[Run] = []
+    limit = STARTING + 2 * seconds
+    told = f"{RUNS} runs of {WARM + steps} steps: about {seconds:.0f} s, and what starting them takes; at most {limit:.0f} s"
+    for line in (*wrap(f"trying {preview}", 80), *wrap(told, 80, "  ")):
+        progress(line)
+    until, before = time.monotonic() + limit, CpuTime.now()
+    runs: tuple[list[Run], list[Run]] = [], []  # without, with
     for i in range(RUNS):
-        treated = i % 2 == 1
-        run = _run(remedy if treated else None, code, subjects, steps, finding.title)
-        (with_it if treated else without).append(run)
-        how = "with" if treated else "without"
-        progress(f"  {i + 1} of {RUNS}  {how:8}{statistics.median(run.walls) / 1e6:9.2f} ms a step")
+        run = _run(remedy if i % 2 else None, code, subjects, steps, until, finding.title)
+        if time.monotonic() >= until:  # it was cut short
+            break
+        runs[i % 2].append(run)
+        how = "with" if i % 2 else "without"
+        progress(f"  {i + 1} of {RUNS}  {how:8}{_ms(run):>12} a step")
+    after = CpuTime.now()
+    trial = judge(finding, preview, *runs, limit, after.since(before) if after and before else None)
+    if remedy.numerics:
+        trial = replace(trial, loss_difference=loss_difference(*runs))
+    return trial, remedy.apply(subjects) if trial.kept else None
+
+
+def judge(
+    finding: Finding,
+    preview: str,
+    without: Sequence[Run],
+    with_it: Sequence[Run],
+    limit: float,
+    meanwhile: CpuTime | None,
+) -> Trial:
+    """The verdict on the runs there were time for in `limit` seconds, and the reason in one sentence."""
+    rounds = min(len(with_it), len(without) - 1)
+    late = f"stopped after {limit:.0f} s with {len(without) + len(with_it)} of {RUNS} runs done"
+    busy = ""
+    if meanwhile is not None and meanwhile.crowded:
+        busy = f"other processes took {meanwhile.others:.1f} of {meanwhile.cores} cores"
+    if rounds < 1:
+        seen = [f"{how} {_ms(run)} a step" for how, runs in (("without", without), ("with", with_it)) for run in runs]
+        told = "; ".join(filter(None, [late, *seen, busy]))
+        raise UsageError(f"{finding.title}: {told}: too little to compare, and everything is as before")
+    without, with_it = without[: rounds + 1], with_it[:rounds]
     said = verdict([statistics.median(r.walls) for r in without], [statistics.median(r.walls) for r in with_it])
     spoilt = spoils_the_loss(without, with_it)
+    kept = said.kept and not spoilt and rounds == ROUNDS
     if spoilt:
         reason = "with it the loss is no longer a finite number"
-    elif said.kept:
+    elif kept:
         reason = f"the gain exceeds the spread of {said.spread:.1%} between equal runs"
+    elif doubts := [d for d in (late if rounds < ROUNDS else "", busy) if d]:
+        reason = f"inconclusive: {', and '.join(doubts)}"
     else:
         reason = f"no gain beyond the spread of {said.spread:.1%} between equal runs"
-    trial = Trial(
+    return Trial(
         finding=finding.key,
         remedy=preview,
         predicted=finding.predicted,
         measured=said.measured,
         low=said.low,
         high=said.high,
-        kept=said.kept and not spoilt,
+        kept=kept,
         reason=reason,
-        loss_difference=loss_difference(without, with_it) if remedy.numerics else None,
     )
-    return trial, remedy.apply(subjects) if trial.kept else None
 
 
-def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, title: str) -> Run:
+def _ms(run: Run) -> str:
+    return f"{statistics.median(run.walls) / 1e6:.2f} ms"
+
+
+def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, until: float, title: str) -> Run:
     """One run; what the cell raises is told, and nothing of the remedy stays."""
     try:
         undo = remedy.apply(subjects) if remedy is not None else None
         try:
-            return run_steps(code, subjects, WARM, steps)
+            return run_steps(code, subjects, WARM, steps, until)
         finally:
             if undo is not None:
                 undo()

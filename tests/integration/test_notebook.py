@@ -70,8 +70,8 @@ def shell(one_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Itera
 def won(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells really run again; what a step took is not measured but made up: the fused optimizer halves it."""
 
-    def timed(code, subjects, warm, steps) -> Run:
-        run = run_steps(code, subjects, warm, steps)
+    def timed(code, subjects, *bounds) -> Run:
+        run = run_steps(code, subjects, *bounds)
         return replace(run, walls=[10 if subjects.optimizer.param_groups[0]["fused"] else 20 for _ in run.walls])
 
     monkeypatch.setattr(trials, "run_steps", timed)

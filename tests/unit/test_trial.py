@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, replace
 
 import pytest
 from cells import LOOP, SETUP, Notebook
 
 from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.neighbours import CpuTime
 from mlsys_studio.profilers.profile import Finding
 from mlsys_studio.studio.advisor import trial as trials
 from mlsys_studio.studio.advisor.replay import Run, run_steps
 from mlsys_studio.studio.advisor.trial import (
     first_sentence,
+    judge,
     loss_difference,
     spoils_the_loss,
     steps_a_run,
@@ -84,6 +87,47 @@ def test_a_trial_has_a_budget(seconds, steps):
     assert steps_a_run(seconds) == steps
 
 
+CALM, CROWDED = CpuTime(2, 10.0, 10.4, 9.6), CpuTime(2, 10.0, 19.0, 1.0)  # of 20 core-seconds others had 0.4, 9
+
+
+def judged(without, with_it, meanwhile=CALM):
+    return judge(FINDING, "nap = 0", [Run([w]) for w in without], [Run([w]) for w in with_it], 90.0, meanwhile)
+
+
+@pytest.mark.parametrize(
+    ("without", "with_it", "meanwhile", "kept", "reason"),
+    [
+        ([100] * 4, [50] * 3, CALM, True, "the gain exceeds the spread of 0.0% between equal runs"),
+        ([100] * 4, [50] * 3, CROWDED, True, "the gain exceeds the spread of 0.0% between equal runs"),
+        ([100] * 4, [100] * 3, CALM, False, "no gain beyond the spread of 0.0% between equal runs"),
+        ([100] * 4, [100] * 3, None, False, "no gain beyond the spread of 0.0% between equal runs"),
+        ([100] * 4, [100] * 3, CROWDED, False, "inconclusive: other processes took 0.9 of 2 cores"),
+        ([100] * 2, [50], CALM, False, "inconclusive: stopped after 90 s with 3 of 7 runs done"),
+        ([100] * 2, [50] * 2, CALM, False, "inconclusive: stopped after 90 s with 4 of 7 runs done"),
+        (
+            [100] * 3,
+            [50] * 2,
+            CROWDED,
+            False,
+            "inconclusive: stopped after 90 s with 5 of 7 runs done, and other processes took 0.9 of 2 cores",
+        ),
+    ],
+)
+def test_a_trial_says_what_it_can_and_what_it_cannot(without, with_it, meanwhile, kept, reason):
+    trial = judged(without, with_it, meanwhile)
+    assert (trial.kept, trial.reason) == (kept, reason)
+    assert trial.measured == without[0] / with_it[0]
+
+
+def test_too_little_to_compare_is_one_sentence_with_what_was_measured():
+    with pytest.raises(UsageError) as said:
+        judged([100e6], [50e6], CROWDED)
+    assert str(said.value) == (
+        "The loop sleeps: stopped after 90 s with 2 of 7 runs done; without 100.00 ms a step; with 50.00 ms a step; "
+        "other processes took 0.9 of 2 cores: too little to compare, and everything is as before"
+    )
+
+
 # -- whole trials ----------------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +163,7 @@ def notebook(one_thread, monkeypatch) -> Notebook:
 
     monkeypatch.setattr(trials, "MOST", 5)
     monkeypatch.setattr(trials, "run_steps", timed)
+    monkeypatch.setattr(CpuTime, "now", lambda: None)  # whoever else is on this machine is no subject here
     return book
 
 
@@ -144,6 +189,18 @@ def test_a_remedy_that_wins_stays_and_can_be_taken_back(notebook):
     assert lines[0] == "trying nap = 0" and "7 runs of 8 steps" in lines[1] and len(lines) == 2 + 7
     assert all(len(line) <= 80 for line in lines)
     assert not notebook.names["optimizer"].state
+
+
+def test_a_trial_ends_when_its_time_is_up(notebook, monkeypatch):
+    """Witness: the clock on the wall. Seven runs of eight steps that sleep 40 ms would take more than two seconds."""
+    monkeypatch.setattr(trials, "STARTING", 0.0)
+    notebook.names["slept"] = slept = []
+    cell = CELL + "    time.sleep(0.04); slept.append(1)\n"
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=r"stopped after 1 s with \d of 7 runs done; without \d+\.\d\d ms a step"):
+        try_remedy(FINDING, Wake(0.0), notebook.cell(cell), notebook.subjects(), 0.0065, lambda line: None)
+    assert time.monotonic() - began < 2
+    assert notebook.names["nap"] == 0.01 and not slept  # as before
 
 
 def test_a_remedy_that_loses_is_gone(notebook):
