@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, overload
 from ..profilers.errors import UsageError
 from ..profilers.profile import Profile
 from ..profilers.recording import Recording
-from .advisor.findings import findings
+from .advisor.findings import by_hand, findings
 from .session import Parts
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ class Profiling:
             return
         recording.__exit__(kind, error, trace)
         measured = recording.profile
-        self.profile = measured and replace(measured, findings=findings(measured))
+        self.profile = measured and replace(measured, findings=by_hand(findings(measured)))
         self.parts = recording.clock and Parts.of(recording.clock)
 
     def __call__(self, function: F) -> F:

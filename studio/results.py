@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..profilers.profile import Profile, Trial
+from ..profilers.views.columns import plain, wrap
 
 if TYPE_CHECKING:
     from ..profilers.regression import Verdict
+
+WIDTH = 80  # columns, as every text of ours
+TO_PROVE = """\
+To prove a change, type before and after it:
+  mlsys profile {script} --out before.json
+  mlsys profile {script} --compare before.json"""
 
 
 class Sentence(str):
@@ -22,11 +30,12 @@ class Sentence(str):
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
-    """A Profile; with a baseline also what changed, and exit code 1 on a regression."""
+    """A Profile; with a baseline also what changed, and exit code 1 on a regression; of a script, what to type next."""
 
     profile: Profile
     baseline: Profile | None = None
     verdict: Verdict | None = None
+    script: str | None = None  # its path, as typed
 
     @property
     def exit_code(self) -> int:
@@ -36,10 +45,12 @@ class Profiled:
         return self.profile.to_json()
 
     def __str__(self) -> str:
-        parts: list[object] = [self.profile]
+        parts = [str(self.profile)]
         if self.baseline is not None:
-            parts += [self.baseline.diff(self.profile), self.verdict]
-        return "\n\n".join(map(str, parts))
+            parts += [str(self.baseline.diff(self.profile)), "\n".join(wrap(str(self.verdict), WIDTH))]
+        elif self.script is not None and self.profile.findings:
+            parts.append(TO_PROVE.format(script=quote(plain(self.script))))
+        return "\n\n".join(parts)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, str]:
         from ..profilers.views.markup import tag
@@ -62,15 +73,12 @@ class Fixed:
         return json.dumps(asdict(self.trial), indent=1)
 
     def lines(self) -> list[str]:
-        """The verdict first, the remedy next, then why."""
+        """Which finding, the verdict on it, the remedy, then why."""
         t = self.trial
         predicted = "no prediction" if t.predicted is None else f"predicted {t.predicted:.2f}x"
         said = "kept" if t.kept else "not kept"
-        lines = [
-            f"{self.title}: {predicted}, measured {t.measured:.2f}x ({t.low:.2f} to {t.high:.2f}), {said}",
-            t.remedy,
-            t.reason,
-        ]
+        measured = f"measured {t.measured:.2f}x ({t.low:.2f} to {t.high:.2f})"
+        lines = [self.title, f"{predicted}, {measured}, {said}", t.remedy, t.reason]
         if t.loss_difference is not None:
             lines.append(f"the mean loss of the same steps differs by {t.loss_difference:.2%}")
         if t.kept:
@@ -78,13 +86,14 @@ class Fixed:
         return lines
 
     def __str__(self) -> str:
-        return "\n  ".join(self.lines())
+        title, *rest = self.lines()
+        return "\n".join([*wrap(title, WIDTH), *(line for said in rest for line in wrap(said, WIDTH, "  "))])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, str]:
         from ..profilers.views.html import prose, view
         from ..profilers.views.markup import name, tag
 
-        t, (_, remedy, *why) = self.trial, self.lines()
+        t, (_, _, remedy, *why) = self.trial, self.lines()
         numbers = {"predicted": t.predicted, f"measured, {t.low:.2f} to {t.high:.2f}": t.measured}
         tiles = [(f"{ratio:.2f}×", label) for label, ratio in numbers.items() if ratio is not None]
         tiles.append(("kept", "it is in place now") if t.kept else ("not kept", "everything is as before"))

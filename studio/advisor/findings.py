@@ -1,14 +1,15 @@
 """Findings: a ledger entry that is large, why, and what removing it would gain. One small pure rule a finding.
 
 A prediction is arithmetic on the ledger and nothing else: the step as measured over the step without the seconds the
-rule says a remedy removes. Where those seconds are an upper bound, the advice says "at most".
+rule says a remedy removes. Where those seconds are an upper bound, the advice says "at most"; where they may be those
+that something outside the loop took from the profiled steps, the evidence says "doubtful".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...profilers.ledger import Ledger
 from ...profilers.loop import Loop
@@ -25,7 +26,26 @@ def findings(profile: Profile) -> tuple[Finding, ...]:
     if profile.ledger is None:
         return ()
     found = (rule(profile, profile.ledger, profile.loop or Loop()) for rule in RULES)
-    return tuple(sorted((f for f in found if f is not None), key=lambda f: -f.saves_ns))
+    extra = disturbance(profile, profile.ledger)
+    return tuple(sorted((_doubted(f, extra) for f in found if f is not None), key=lambda f: -f.saves_ns))
+
+
+def by_hand(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The same where nothing can be run again by `fix`: a script's, a block's. The advice stays."""
+    return tuple(replace(finding, remedy=None) for finding in found)
+
+
+def disturbance(profile: Profile, ledger: Ledger) -> float:
+    """ns by which a profiled step was longer than a clean one and what the profiler cost: others' work, or chance."""
+    return max(0.0, step_ns(ledger) - profile.steps.median) if profile.steps.clean else 0.0
+
+
+def _doubted(finding: Finding, extra: float) -> Finding:
+    if extra < finding.saves_ns / 2:
+        return finding
+    part = "all" if extra >= finding.saves_ns else "most"
+    doubt = f"doubtful: beyond the profiler's price, profiled steps were {_ms(extra)} longer than clean ones, which may be {part} of it"
+    return replace(finding, evidence=f"{finding.evidence}; {doubt}")
 
 
 def step_ns(ledger: Ledger) -> float:
@@ -155,7 +175,9 @@ def collection(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
 
 
 def sleeping(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
-    saves = per_step(ledger, "unattributed")
+    saves = per_step(ledger, "unattributed") - disturbance(
+        profile, ledger
+    )  # a neighbour takes the thread off the CPU too
     phases = [e.phase for e in ledger.entries if e.cause == "unattributed"]
     evidence = f"{_share(saves, ledger)} with the loop's thread off the CPU and no known call explaining it, in {', '.join(phases)}"
     return _finding(ledger, saves, "waiting", "The loop waits for something we cannot name", evidence,

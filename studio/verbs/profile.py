@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -68,15 +69,17 @@ def profile(
     except UsageError:
         call.show(run.profile)  # measuring took long, and a wrong word must not lose it
         raise
-    return Profiled(run.profile, baseline, verdict)
+    return Profiled(run.profile, baseline, verdict, script=None if script is None else str(script))
 
 
 def keep(run: Profiling, call: Call, into: str | None) -> None:
     """For `fix`, `report` and the user's own name, also of a cell that was interrupted."""
     if run.profile is None or run.parts is None or call.cell is None or call.namespace is None:
         return
+    from ..advisor.findings import findings
     from ..session import Session, remember
 
+    run.profile = replace(run.profile, findings=findings(run.profile))  # `fix` can run this cell again
     remember(Session(run.profile, call.cell, call.namespace, run.parts))
     if into:
         call.namespace[into] = run.profile

@@ -1,12 +1,14 @@
 """Findings on ledgers written by hand; predictions are compared with arithmetic done in the test, not with the code."""
 
+from dataclasses import replace
+
 import pytest
 from profiles import MS
 
 from mlsys_studio.profilers.ledger import Basis, Entry, Ledger
 from mlsys_studio.profilers.loop import Loop
 from mlsys_studio.profilers.profile import Memory, OperatorRow, Profile, StepTimes
-from mlsys_studio.studio.advisor.findings import RULES, Fetching, findings
+from mlsys_studio.studio.advisor.findings import RULES, Fetching, by_hand, findings
 from mlsys_studio.studio.advisor.remedies import REMEDIES
 
 STEPS = 4
@@ -185,8 +187,6 @@ def test_the_largest_saving_comes_first():
 
 def test_a_profile_without_a_ledger_has_no_findings():
     without = profile(WORK)
-    from dataclasses import replace
-
     assert findings(replace(without, ledger=None)) == ()
 
 
@@ -202,3 +202,43 @@ def test_every_remedy_a_rule_names_exists():
     assert named == {"autocast", "compile", "gc-freeze", "pin", "workers", "fused-optimizer"}
     assert named <= REMEDIES.keys()
     assert len(RULES) == len(set(RULES))
+
+
+# -- a disturbed window --------------------------------------------------------------------------------------------------
+
+
+def disturbed(cells: dict[tuple[str, str], float], clean: float):
+    """The same profile, its clean steps having taken `clean` ms each."""
+    whole = profile(cells)
+    return replace(whole, steps=replace(whole.steps, clean=(int(clean * MS),) * 7))
+
+
+def test_what_a_neighbour_may_have_taken_is_doubtful():
+    # 100 ms a profiled step, of which 5 are the profiler's, and 85 a clean one: 10 were taken from outside
+    cells = WORK | {("logging", "io"): 9.0, ("other", "gc"): 6.0, ("forward", "measurement"): 5.0}
+    logs, gc = findings(disturbed(cells, clean=85))
+    assert logs.evidence.endswith(
+        "; doubtful: beyond the profiler's price, profiled steps were 10.00 ms longer than clean ones, which may be all of it"
+    )
+    assert "doubtful" in gc.evidence
+    assert "may be most of it" in findings(disturbed(cells, clean=90))[0].evidence  # 5 of 9
+    assert not any("doubtful" in f.evidence for f in findings(disturbed(cells, clean=95)))
+
+
+def test_a_thread_off_the_cpu_is_a_finding_only_where_it_was_so_in_clean_steps_too():
+    cells = WORK | {("other", "unattributed"): 20.0}
+    assert findings(disturbed(cells, clean=80)) == ()  # a neighbour had the CPU
+    (found,) = findings(disturbed(cells, clean=98))  # a sleep: all but 2 ms of it are in clean steps
+    assert found.key == "waiting" and found.predicted == pytest.approx(100 / 82)
+
+
+def test_without_clean_steps_nothing_is_known_of_a_disturbance():
+    whole = profile(WORK | {("logging", "io"): 20.0})
+    (found,) = findings(replace(whole, steps=replace(whole.steps, clean=())))
+    assert "doubtful" not in found.evidence
+
+
+def test_where_nothing_can_be_run_again_advice_stays_and_remedies_go():
+    found = findings(profile(WORK | {("other", "gc"): 20.0}))
+    assert found[0].remedy == "gc-freeze"
+    assert [(f.remedy, f.advice) for f in by_hand(found)] == [(None, found[0].advice)]
