@@ -134,7 +134,10 @@ def _basis(counted: list[Counted], device: Device) -> Basis:
     faster = used in measured and measured.get(best, 0.0) >= FASTER * measured[used]
     reference = best if faster and used not in ("bfloat16", "float16") else used
     peak = _peak(device, reference)
-    source = device.peak_source if device.kind != "cpu" else "measured on this machine"
+    source = device.peak_source
+    if device.kind == "cpu" and device.ceilings is not None:
+        count = device.ceilings.threads
+        source = f"measured on {count} thread{'s' if count > 1 else ''} of this machine"
     return Basis(device.name, reference, used, peak, source if peak else "no known peak")
 
 

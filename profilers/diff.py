@@ -19,6 +19,11 @@ from .schema import pack
 
 FORMAT = "mlsys.diff"
 REMAINDER = "window against clean"
+REMAINDER_SAYS = (
+    "A ledger is of profiled steps, the median of clean ones: "
+    f"{REMAINDER!r} is what lies between, the profiler's price and chance."
+)
+REMAINDER_SAYS_OF_PHASES = f"Medians of phases do not add up to the median step: {REMAINDER!r} is what they miss."
 NO_CAUSE = "all causes"  # where only phases can be compared
 
 
@@ -41,7 +46,7 @@ class Change:
 class Diff:
     """`changes` in the ledger's printing order, the remainder last. Displays as text and as HTML."""
 
-    before: str  # titles
+    before: str  # titles; with the time of each where the titles are the same
     after: str
     before_ns: int  # median clean step
     after_ns: int
@@ -65,6 +70,11 @@ class Diff:
     def by_phase(self) -> dict[str, int]:
         """{phase: ns}; the remainder has no phase and goes by its name."""
         return _summed((change.phase or change.cause, change) for change in self.changes)
+
+    @property
+    def remainder(self) -> str:
+        """What the last row means, in a sentence."""
+        return REMAINDER_SAYS_OF_PHASES if any(c.cause == NO_CAUSE for c in self.changes) else REMAINDER_SAYS
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, "schema": 1, **pack(self)}, allow_nan=False, separators=(",", ":"))
@@ -97,13 +107,21 @@ def diff(before: Profile, after: Profile) -> Diff:
     ]
     remainder = Change(REMAINDER, "", before.steps.median - old.total(), after.steps.median - new.total())
     return Diff(
-        before.title,
-        after.title,
+        *_labels(before, after),
         before.steps.median,
         after.steps.median,
         (*changes, remainder),
         tuple(_unlike(before, after)),
     )
+
+
+def _labels(before: Profile, after: Profile) -> tuple[str, str]:
+    """What tells them apart: most often one cell is profiled twice."""
+    if before.title != after.title:
+        return before.title, after.title
+    times = [profile.created.replace("T", " ").partition("+")[0].removesuffix("Z") for profile in (before, after)]
+    old, new = times if times[0] != times[1] else ("the first", "the second")
+    return f"{old}  {before.title}", f"{new}  {after.title}"
 
 
 def _cells(profile: Profile, by_cause: bool) -> Counter[tuple[str, str]]:

@@ -6,7 +6,6 @@ claims is the cause *unattributed*: a cell like any other, never spread over its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 PHASES = ("data", "h2d", "forward", "backward", "optimizer", "checkpoint", "logging", "other")
@@ -64,7 +63,7 @@ class Basis:
     dtype: str  # the reference dtype, e.g. "bfloat16"
     dtype_used: str  # the dtype most FLOPs ran in
     peak_flops: float | None
-    peak_source: str  # "spec: ..." or "measured on this machine"
+    peak_source: str  # "spec: ..." or "measured on 2 threads of this machine"
     convention: str = (
         "ledger: executed FLOPs, 2 per multiply-add of matmul, convolution, attention (causal: what the mask leaves)"
     )
@@ -104,13 +103,3 @@ class Ledger:
     def hfu(self) -> float | None:
         """As `mfu`, recomputation included."""
         return self.nanoseconds("useful", "recompute") / self.wall_ns if self.basis.peak_flops else None
-
-
-def percentages(parts: Mapping[str, int], whole: int) -> dict[str, float]:
-    """Shares in percent with one decimal that add up to 100.0 exactly (largest remainder)."""
-    if whole <= 0:
-        return dict.fromkeys(parts, 0.0)
-    tenths = {k: divmod(v * 1000, whole) for k, v in parts.items()}
-    missing = (sum(parts.values()) * 1000) // whole - sum(q for q, _ in tenths.values())
-    up = sorted(tenths, key=lambda k: -tenths[k][1])[:missing]
-    return {k: (q + (k in up)) / 10 for k, (q, _) in tenths.items()}

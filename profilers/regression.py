@@ -27,7 +27,7 @@ from .errors import UsageError
 from .profile import Profile
 from .profile_json import thinned
 from .views.columns import crop
-from .views.units import duration
+from .views.units import duration, grown
 
 _NORMAL_99 = 2.326  # one-sided
 _FEWEST, _MOST = 5, 400  # steps on a side; of more than that, as many evenly by rank
@@ -60,11 +60,11 @@ def regression(profile: Profile, baseline: Profile, bound: float = 0.05) -> Verd
         return Verdict(None, None, None, bound, f"cannot tell: {few}")
     ratio, low = profile.steps.median / baseline.steps.median, lower_end(new, old)
     slower = ratio > 1 + bound and low > 1
-    medians = f"{duration(profile.steps.median)} a step against {duration(baseline.steps.median)}: {ratio - 1:+.1%}"
+    medians = f"{duration(profile.steps.median)} a step against {duration(baseline.steps.median)}: {grown(ratio)}"
     if slower:
-        said = f"slower than the bound of {bound:.1%}, and beyond the spread (at least {low - 1:+.1%})"
+        said = f"slower than the bound of {bound:.1%}, and beyond the spread (at least {grown(low)})"
     elif ratio > 1 + bound:
-        said = f"beyond the bound of {bound:.1%}, but within the spread (at least {low - 1:+.1%})"
+        said = f"beyond the bound of {bound:.1%}, but within the spread (at least {grown(low)})"
     else:
         said = f"within the bound of {bound:.1%}" if ratio > 1 else "not slower"
     return Verdict(slower, ratio, low, bound, f"{medians}, {said}")

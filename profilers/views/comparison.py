@@ -7,7 +7,7 @@ from .columns import crop, pad, wrap
 from .html import heads, section, table, view
 from .markup import Markup, tag
 from .text import NUMBER
-from .units import duration, places, signed
+from .units import duration, ms, places, signed
 
 _LABEL = 21  # "window against clean" and a space
 
@@ -21,7 +21,7 @@ def diff_text(diff: Diff, width: int = 80) -> str:
     largest = max((abs(ns) for ns in diff.by_cause().values()), default=0) or 1
 
     def row(label: str, old: int, new: int, picture: str) -> str:
-        columns = [f"{old / 1e6:>{NUMBER}.{decimals}f}{new / 1e6:>{NUMBER}.{decimals}f}"] if width >= 60 else []
+        columns = [f"{ms(ns, decimals):>{NUMBER}}" for ns in (old, new)] if width >= 60 else []
         change = f"{signed(new - old, decimals):>{NUMBER}}"
         return (pad(label, _LABEL) + "".join(columns) + change + " " + picture).rstrip()
 
@@ -34,7 +34,7 @@ def diff_text(diff: Diff, width: int = 80) -> str:
         if len(changes) > 1:
             moved = [c for c in changes if abs(c.nanoseconds) * 50 > largest]
             lines += [row(f"  {c.phase}", c.before, c.after, "") for c in moved]
-    lines.append(row("median clean step", diff.before_ns, diff.after_ns, ""))
+    lines += [row("median clean step", diff.before_ns, diff.after_ns, ""), "", *wrap(diff.remainder, width)]
     if diff.notes:
         lines += ["", "Also different", *(line for note in diff.notes[:30] for line in wrap(note, width, "  ", most=3))]
     return "\n".join(lines)
@@ -47,7 +47,7 @@ def diff_html(diff: Diff) -> str:
 
     def numbers(old: int, new: int) -> list[Markup]:
         kind = None if abs(new - old) * 50 < largest else "slower" if new > old else "faster"
-        values = [tag("td", f"{ns / 1e6:.{decimals}f}") for ns in (old, new)]
+        values = [tag("td", ms(ns, decimals)) for ns in (old, new)]
         return [*values, tag("td", signed(new - old, decimals), class_=kind)]
 
     rows = []
@@ -69,9 +69,14 @@ def diff_html(diff: Diff) -> str:
         tag("th", "faster | slower", style="text-align:center"),
     ]
     notes = tag("ul", *(tag("li", note) for note in diff.notes[:60])) if diff.notes else None
+    named = (("before  ", diff.before), ("after  ", diff.after))
     return view(
-        tag("header", tag("h2", headline(diff)), tag("p", diff.before, " → ", diff.after, class_="soft")),
-        section("What moved", table([*columns, *heads(["by phase"], [])], rows, foot)),
+        tag("header", tag("h2", headline(diff)), *(tag("p", *said, class_="soft") for said in named)),
+        section(
+            "What moved",
+            table([*columns, *heads(["by phase"], [])], rows, foot),
+            tag("p", diff.remainder, class_="soft"),
+        ),
         section("Also different", notes) if notes else None,
     )
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..ledger import CAUSES, Ledger, percentages
+from ..ledger import CAUSES, Ledger
 from ..profile import Finding, OperatorRow, Profile, StepTimes, Trial
 from .columns import crop
 from .markup import LONGEST, Markup, joined, name, tag
 from .palette import colour
+from .shares import Shares
 from .style import SCOPE, STYLE
 from .svg import strip, waterfall
 from .text import headline_numbers, headline_sentences, memory_items, trial_reason
@@ -77,7 +78,7 @@ def account(ledger: Ledger) -> Markup:
     """The waterfall, and the table that is its legend: cause × phase, ms a step, darker where more went."""
     phases_seen, decimals = list(ledger.by_phase()), places(ledger.wall_ns / ledger.steps)
     cells = {(entry.phase, entry.cause): entry.nanoseconds for entry in ledger.entries}
-    shares, most = percentages(ledger.by_cause(), ledger.wall_ns), max(cells.values(), default=1)
+    shares, most = Shares.of(ledger).by_cause, max(cells.values(), default=1)
 
     def cell(phase: str, cause: str) -> Markup:
         if not (ns := cells.get((phase, cause), 0)):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..ledger import Ledger, percentages
+from ..ledger import Ledger
 from ..profile import StepTimes
 from .markup import Markup, joined, tag
 from .palette import colour, ink_on
+from .shares import Shares
 from .units import duration
 
 ROLES = {"warmup": "warm-up", "clean": "clean", "window": "profiled"}
@@ -21,7 +22,7 @@ _BAR, _STRIP, _MOST_BARS = 44, 88, 160
 def waterfall(ledger: Ledger) -> Markup:
     """One bar, the whole wall time, a segment per cause in the ledger's order; wide segments carry their name."""
     causes = ledger.by_cause()
-    shares = percentages(causes, ledger.wall_ns)
+    shares = Shares.of(ledger).by_cause
     segments, began = [], 0
     for cause, ns in causes.items():
         segments.append(_segment(cause, shares[cause], began / ledger.wall_ns, ns / ledger.wall_ns, ns / ledger.steps))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..ledger import CAUSES, Entry, Ledger, percentages
+from ..ledger import CAUSES, Entry, Ledger
 from ..profile import Finding, Profile, StepTimes, Trial
 from .columns import columns, crop, pad, plain, wrap
-from .units import duration, ms, percent, places, rate, ratio, size
+from .shares import Shares
+from .units import duration, ms, places, rate, ratio, size
 
 LABEL, NUMBER, SHARE = 14, 10, 7  # columns of the account; the bar has the rest
 _SMALL = 0.01  # entries below this share of the wall time are summed up, unless they are their cause's largest
@@ -52,9 +53,10 @@ def headline_numbers(profile: Profile) -> list[str]:
         return ["no step was measured"]
     numbers = [f"{duration(median)} a step", f"{1e9 / median:.3g} steps/s"]
     if ledger and ledger.mfu is not None:
-        numbers.append(f"MFU {percent(ledger.mfu)}")
+        shares = Shares.of(ledger)
+        numbers.append(f"MFU {shares.mfu:.1f} %")
         if ledger.nanoseconds("recompute"):
-            numbers.append(f"HFU {percent(ledger.hfu or 0)}")
+            numbers.append(f"HFU {shares.hfu:.1f} %")
     return numbers
 
 
@@ -80,14 +82,11 @@ def account(ledger: Ledger, width: int) -> list[str]:
     """The waterfall: each cause begins where the one above it ends; below it its phases and their first evidence."""
     step = ledger.wall_ns / ledger.steps
     decimals, room = places(step), width - LABEL - NUMBER - SHARE
-    cells = [f"{entry.phase}\0{entry.cause}" for entry in ledger.entries]
-    shares = percentages(dict(zip(cells, (e.nanoseconds for e in ledger.entries), strict=True)), ledger.wall_ns)
-    tenths = {cell: round(share * 10) for cell, share in shares.items()}
+    shares = Shares.of(ledger).by_cell
 
     def numbers(entries: Sequence[Entry]) -> str:
         ns = sum(e.nanoseconds for e in entries) / ledger.steps
-        tenth = sum(tenths[f"{e.phase}\0{e.cause}"] for e in entries)
-        return f"{ms(ns, decimals):>{NUMBER}}{tenth / 10:>{SHARE}.1f}"
+        return f"{ms(ns, decimals):>{NUMBER}}{sum(shares[e.phase, e.cause] for e in entries):>{SHARE}.1f}"
 
     lines = [f"{pad('Where the time went', LABEL + room)}{'ms/step':>{NUMBER}}{'%':>{SHARE}}"]
     began = 0

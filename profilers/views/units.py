@@ -13,12 +13,17 @@ def duration(ns: float) -> str:
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if size >= scale * 0.9995:  # 999.6 µs would print as 1000 µs
             return f"{three(ns / scale)} {unit}"
-    return f"{ns:.0f} ns"
+    return f"{round(ns, 0) + 0.0:.0f} ns"
 
 
 def signed(ns: int, decimals: int) -> str:
     """Milliseconds with a sign, +0.00 and never -0.00."""
     return f"{round(ns / 1e6, decimals) + 0.0:+.{decimals}f}"
+
+
+def grown(ratio: float) -> str:
+    """A ratio as a change, +2.5% of 1.025; +0.0% and never -0.0%."""
+    return f"{round(ratio - 1, 3) + 0.0:+.1%}"
 
 
 def three(value: float) -> str:
@@ -63,7 +68,7 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """12.3 %."""
-    return f"{share * 100:.1f} %" if abs(share) < 1000 else f"{share * 100:.3g} %"
+    return f"{round(share * 100, 1) + 0.0:.1f} %" if abs(share) < 1000 else f"{share * 100:.3g} %"
 
 
 def ratio(value: float | None) -> str:
@@ -79,4 +84,4 @@ def places(ns: float) -> int:
 
 def ms(ns: float, decimals: int) -> str:
     """Milliseconds for a column, the unit being in its head."""
-    return f"{ns / 1e6:.{decimals}f}"
+    return f"{round(ns / 1e6, decimals) + 0.0:.{decimals}f}"  # + 0.0: nothing is never -0.00

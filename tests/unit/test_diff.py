@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import statistics
 from dataclasses import replace
 
@@ -60,6 +61,34 @@ def test_nothing_against_nothing():
 def test_what_else_differs_is_said():
     other = replace(typical(), environment={**typical().environment, "torch": "2.14.0"})
     assert typical().diff(other).notes == ("torch: 2.13.0 → 2.14.0",)
+
+
+def test_two_profiles_of_one_cell_are_told_apart_by_their_time():
+    again = replace(typical(), created="2026-08-01T12:05:30+00:00")
+    diff = typical().diff(again)
+    assert (diff.before, diff.after) == tuple(
+        f"2026-08-01 {time}  {typical().title}" for time in ("12:00:00", "12:05:30")
+    )
+    first, second, *_ = diff.text().split("\n")
+    assert "12:00:00" in first and "12:05:30" in second
+    assert Page(diff.html()).text.count("12:05:30") == 1
+    copies = typical().diff(typical())
+    assert copies.before != copies.after
+    assert typical().diff(empty()).before == typical().title
+
+
+@pytest.mark.parametrize(("make", "says"), [(typical, "the profiler's price and chance"), (light, "do not add up")])
+def test_what_the_last_row_means_is_said(make, says: str):
+    diff = make().diff(make())
+    for text in (" ".join(diff.text().split()), Page(diff.html()).text):
+        assert f"{REMAINDER!r} is what" in text and says in text
+
+
+def test_nothing_has_no_minus():
+    faster = replace(typical(), steps=replace(typical().steps, clean=tuple(c - 3 for c in typical().steps.clean)))
+    diff = typical().diff(faster)
+    assert not re.search(r"-0\.0+(?!\d)", diff.text() + diff.html())
+    assert "+0.0%" in str(of([1e9] * 9).regression(of([1e9 + 9] * 9)))
 
 
 @pytest.mark.parametrize("width", [40, 59, 60, 80])
