@@ -99,7 +99,7 @@ class Fixed:
         tiles.append(("kept", "it is in place now") if t.kept else ("not kept", "everything is as before"))
         page = view(
             tag("h2", self.title),
-            tag("p", name(remedy), class_="soft"),
+            tag("p", name(remedy, 200), class_="soft"),
             tag("div", *(tag("div", tag("b", value), tag("span", label)) for value, label in tiles), class_="numbers"),
             *(tag("p", prose(line)) for line in why),
         )

@@ -195,7 +195,7 @@ def trials(tried: Sequence[Trial]) -> Markup | None:
     rows = [
         tag(
             "tr",
-            tag("td", name(trial.remedy), class_="left break"),
+            tag("td", name(trial.remedy, 200), class_="left break"),
             tag("td", "kept" if trial.kept else "not kept", class_="left"),
             tag("td", prose(trial_reason(trial)), class_="left break"),
             tag("td", _times(trial.predicted)),

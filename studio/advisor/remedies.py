@@ -67,6 +67,11 @@ def remedy_for(finding: Finding) -> Remedy | None:
     return REMEDIES.get(finding.remedy or "")
 
 
+def gone(what: str) -> str:
+    """Nothing refers to it any more but a profile's weak reference."""
+    return f"the {what} is gone: build it in an earlier cell and profile again"
+
+
 # -- the loader ------------------------------------------------------------------------------------------------------------
 
 
@@ -106,22 +111,38 @@ def is_streamed(loader: DataLoader) -> bool:
     return isinstance(loader.dataset, IterableDataset)
 
 
+def is_shuffled(loader: DataLoader) -> bool:
+    """Its order is drawn, or may be: a sampler of the user's own is not known."""
+    from torch.utils.data import SequentialSampler
+
+    inner = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    return not is_streamed(loader) and type(inner) is not SequentialSampler
+
+
 @dataclass(frozen=True, slots=True)
 class LoaderSettings:
     """Replaces a named loader by the same loader with other settings."""
 
     choose: Callable[[Subjects], Mapping[str, Any]]
     changes: str = "loader"
-    numerics: bool = True  # the order is the same; a dataset that draws random numbers draws them elsewhere
+    numerics: bool = True  # a dataset that draws random numbers draws them elsewhere
 
     def preview(self, subjects: Subjects) -> str:
-        names = subjects.names_of(subjects.loader)
-        changes = ", ".join(f"{k}={v!r}" for k, v in self.choose(subjects).items())
-        return f"{names[0] if names else 'loader'} = DataLoader(..., {changes})"
+        names, chosen = subjects.names_of(subjects.loader), self.choose(subjects)
+        changes = ", ".join(f"{k}={v!r}" for k, v in chosen.items())
+        line = f"{names[0] if names else 'loader'} = DataLoader(..., {changes})"
+        return f"{line}  # from the second epoch on, another order" if self._reorders(subjects.loader, chosen) else line
+
+    @staticmethod
+    def _reorders(loader: DataLoader | None, chosen: Mapping[str, Any]) -> bool:
+        """torch draws a seed whenever workers start: where they start but once, later epochs are drawn from other state."""
+        if loader is None or loader.persistent_workers or "persistent_workers" not in chosen:
+            return False
+        return is_shuffled(loader)
 
     def refusal(self, subjects: Subjects) -> str:
         if subjects.loader is None:
-            return "the loader is gone: build the DataLoader in a cell of its own and profile again"
+            return gone("loader")
         if not subjects.names_of(subjects.loader):
             return "the loader has no name in this notebook: build it in an earlier cell (`loader = DataLoader(...)`) and profile again"
         from torch.utils.data import DataLoader
@@ -148,7 +169,7 @@ class LoaderSettings:
 
 
 def _workers(subjects: Subjects) -> Mapping[str, Any]:
-    """Persistent workers save a start each epoch; torch then draws one seed fewer, so later epochs shuffle otherwise."""
+    """Persistent workers save a start each epoch."""
     return {"num_workers": subjects.workers, "persistent_workers": True, "prefetch_factor": 4}
 
 
@@ -182,7 +203,7 @@ class Autocast:
 
     def refusal(self, subjects: Subjects) -> str:
         if subjects.model is None:
-            return "the model is gone: build it in an earlier cell and profile again"
+            return gone("model")
         if subjects.dtype not in ("bfloat16", "float16"):
             return f"autocast does not offer {subjects.dtype}"
         if subjects.dtype == "float16" and subjects.optimizer is not None:
@@ -252,7 +273,7 @@ class FusedOptimizer:
     def refusal(self, subjects: Subjects) -> str:
         optimizer = subjects.optimizer
         if optimizer is None:
-            return "the optimizer is gone: build it in an earlier cell and profile again"
+            return gone("optimizer")
         kind = type(optimizer).__name__
         if any("fused" not in group for group in optimizer.param_groups):
             return f"{kind} has no fused kernel"
@@ -296,7 +317,7 @@ class Compile:
         import shutil
 
         if subjects.model is None:
-            return "the model is gone: build it in an earlier cell and profile again"
+            return gone("model")
         if subjects.loop.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             return "torch.compile needs a C++ compiler on a CPU: apt-get install g++"
         return ""
