@@ -82,9 +82,8 @@ def test_the_with_block_and_the_decorator(monkeypatch: pytest.MonkeyPatch, capsy
     ran: list[int] = []
     names: dict[str, object] = {"train": lambda: ran.append(1)}
     execute("import mlsys_studio", names)
-    names["epoch"]()  # type: ignore[operator]
     assert len(ran) == 2
-    assert capsys.readouterr().out == "None\n"
+    assert capsys.readouterr().out == "None\nNone\n"  # as it says of MLSYS_DISABLE
 
 
 def test_the_verb(monkeypatch: pytest.MonkeyPatch):
