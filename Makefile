@@ -16,6 +16,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.ready-tests
+# In a virtual environment of our own, neither being root nor a newer pip is worth a warning; errors are still said.
+export PIP_ROOT_USER_ACTION := ignore
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
 
 .PHONY: help demo test lab lint bench test-notebooks gpu clean
