@@ -8,14 +8,26 @@ that something outside the loop took from the profiled steps, the evidence says 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 from ...profilers.ledger import Ledger
 from ...profilers.loop import Loop
 from ...profilers.profile import Finding, Profile
 
 WORTH = 0.03  # of the step: smaller losses are not worth a user's attention
+TIMED_IN = {  # the phases whose measured time a finding rests on; those of FLOPs and a peak rest on none, others on all
+    "data-stall": ("data",),
+    "checkpoint": ("checkpoint",),
+    "logging": ("logging",),
+    "optimizer": ("optimizer",),
+    "launch": ("forward", "backward", "other"),
+    "memory": ("forward", "backward"),
+    "precision": (),
+    "recompute": (),
+}
 FUSABLE = ("Adam", "AdamW", "SGD", "Adagrad")  # optimizers torch has fused kernels for
 
 Rule = Callable[[Profile, Ledger, Loop], Finding | None]
@@ -26,8 +38,8 @@ def findings(profile: Profile) -> tuple[Finding, ...]:
     if profile.ledger is None:
         return ()
     found = (rule(profile, profile.ledger, profile.loop or Loop()) for rule in RULES)
-    extra = disturbance(profile, profile.ledger)
-    return tuple(sorted((_doubted(f, extra) for f in found if f is not None), key=lambda f: -f.saves_ns))
+    disturbance = Disturbance.of(profile, profile.ledger)
+    return tuple(sorted((_doubted(f, disturbance) for f in found if f is not None), key=lambda f: -f.saves_ns))
 
 
 def by_hand(found: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -35,17 +47,37 @@ def by_hand(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(replace(finding, remedy=None) for finding in found)
 
 
-def disturbance(profile: Profile, ledger: Ledger) -> float:
-    """ns by which a profiled step was longer than a clean one and what the profiler cost: others' work, or chance."""
-    return max(0.0, step_ns(ledger) - profile.steps.median) if profile.steps.clean else 0.0
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """ns by which a profiled step was longer than a clean one and the profiler's price: others' work, or chance."""
+
+    step: float
+    phases: Mapping[str, float]  # empty where they cannot be compared: on CUDA a ledger's are the device's
+
+    @classmethod
+    def of(cls, profile: Profile, ledger: Ledger) -> Self:
+        steps, n = profile.steps, ledger.steps
+        if not steps.clean:
+            return cls(0.0, {})
+        # What comes every few steps is in the mean, single slow steps of others' making too: doubt is rather too small.
+        step = max(0.0, step_ns(ledger) - max(steps.median, statistics.fmean(steps.clean)))
+        if profile.loop is not None and profile.loop.device != "cpu":
+            return cls(step, {})
+        own = {p: (ns - ledger.nanoseconds("measurement", phase=p)) / n for p, ns in ledger.by_phase().items()}
+        return cls(step, {p: max(0.0, ns - steps.phases[p]) for p, ns in own.items() if p in steps.phases})
+
+    def within(self, phases: Iterable[str]) -> float:
+        """What of it may lie in these phases."""
+        return min(self.step, sum(self.phases.get(phase, self.step) for phase in phases))
 
 
-def _doubted(finding: Finding, extra: float) -> Finding:
-    if extra < finding.saves_ns / 2:
+def _doubted(finding: Finding, disturbance: Disturbance) -> Finding:
+    ns = disturbance.within(TIMED_IN.get(finding.key, ("all",)))
+    if ns < max(1.0, finding.saves_ns / 2):
         return finding
-    part = "all" if extra >= finding.saves_ns else "most"
-    doubt = f"doubtful: beyond the profiler's price, profiled steps were {_ms(extra)} longer than clean ones, which may be {part} of it"
-    return replace(finding, evidence=f"{finding.evidence}; {doubt}")
+    part = "all" if ns >= finding.saves_ns else "most"
+    doubt = f"beyond the profiler's price, profiled steps were {_ms(ns)} longer there than clean ones"
+    return replace(finding, evidence=f"{finding.evidence}; doubtful: {doubt}, which may be {part} of it")
 
 
 def step_ns(ledger: Ledger) -> float:
@@ -175,10 +207,9 @@ def collection(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
 
 
 def sleeping(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
-    saves = per_step(ledger, "unattributed") - disturbance(
-        profile, ledger
-    )  # a neighbour takes the thread off the CPU too
     phases = [e.phase for e in ledger.entries if e.cause == "unattributed"]
+    # A neighbour takes the thread off the CPU too.
+    saves = per_step(ledger, "unattributed") - Disturbance.of(profile, ledger).within(phases)
     evidence = f"{_share(saves, ledger)} with the loop's thread off the CPU and no known call explaining it, in {', '.join(phases)}"
     return _finding(ledger, saves, "waiting", "The loop waits for something we cannot name", evidence,
                     "at most: look for sleeps, locks, network or disk calls in the loop's body")  # fmt: skip

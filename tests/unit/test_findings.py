@@ -207,22 +207,51 @@ def test_every_remedy_a_rule_names_exists():
 # -- a disturbed window --------------------------------------------------------------------------------------------------
 
 
-def disturbed(cells: dict[tuple[str, str], float], clean: float):
-    """The same profile, its clean steps having taken `clean` ms each."""
-    whole = profile(cells)
-    return replace(whole, steps=replace(whole.steps, clean=(int(clean * MS),) * 7))
+def disturbed(cells: dict[tuple[str, str], float], clean: float, device="cpu", **phases: float):
+    """The same profile, its clean steps having taken `clean` ms each, and so much of it in each phase."""
+    whole = profile(cells, device=device)
+    medians = {phase: int(ms * MS) for phase, ms in phases.items()}
+    return replace(whole, steps=replace(whole.steps, clean=(int(clean * MS),) * 7, phases=medians))
+
+
+def doubts(found) -> dict[str, str]:
+    """{key: what is said to be doubtful}"""
+    return {f.key: f.evidence.partition("; doubtful: ")[2] for f in found}
 
 
 def test_what_a_neighbour_may_have_taken_is_doubtful():
     # 100 ms a profiled step, of which 5 are the profiler's, and 85 a clean one: 10 were taken from outside
     cells = WORK | {("logging", "io"): 9.0, ("other", "gc"): 6.0, ("forward", "measurement"): 5.0}
-    logs, gc = findings(disturbed(cells, clean=85))
-    assert logs.evidence.endswith(
-        "; doubtful: beyond the profiler's price, profiled steps were 10.00 ms longer than clean ones, which may be all of it"
+    said = doubts(findings(disturbed(cells, clean=85)))
+    assert said["logging"] == (
+        "beyond the profiler's price, profiled steps were 10.00 ms longer there than clean ones, which may be all of it"
     )
-    assert "doubtful" in gc.evidence
-    assert "may be most of it" in findings(disturbed(cells, clean=90))[0].evidence  # 5 of 9
-    assert not any("doubtful" in f.evidence for f in findings(disturbed(cells, clean=95)))
+    assert said["gc"].endswith("all of it")
+    assert doubts(findings(disturbed(cells, clean=90)))["logging"].endswith("most of it")  # 5 of 9
+    assert not any(doubts(findings(disturbed(cells, clean=95))).values())
+
+
+def test_doubt_stays_in_the_phases_that_were_longer():
+    # 20 ms too long, all of it in backward: fetching and logging took as long in clean steps
+    cells = WORK | {("data", "data stall"): 20.0, ("logging", "io"): 10.0, ("backward", "launch"): 30.0}
+    phases = dict(data=20.0, logging=10.0, forward=40.0, backward=50.0)
+    said = doubts(findings(disturbed(cells, clean=120, **phases)))
+    assert said["launch"].startswith("beyond the profiler's price, profiled steps were 20.00 ms longer there")
+    assert said["data-stall"] == said["logging"] == ""
+    # A device's phases are not the host's: there it may be anywhere.
+    assert all(doubts(findings(disturbed(cells, clean=120, device="cuda", **phases))).values())
+
+
+def test_what_follows_from_flops_and_a_peak_is_never_doubtful():
+    assert doubts(findings(disturbed(WORK | {("forward", "precision"): 20.0}, clean=50))) == {"precision": ""}
+
+
+def test_what_comes_every_few_steps_is_no_disturbance():
+    # a fetch of 100 ms every fifth step: 20 in the mean, none in the median
+    whole = disturbed(WORK | {("data", "data stall"): 20.0}, clean=80, data=0.0, forward=40.0, backward=40.0)
+    bursts = replace(whole, steps=replace(whole.steps, clean=(*(80 * MS,) * 4, 180 * MS) * 5))
+    assert doubts(findings(bursts)) == {"data-stall": ""}
+    assert doubts(findings(whole))["data-stall"].endswith("all of it")
 
 
 def test_a_thread_off_the_cpu_is_a_finding_only_where_it_was_so_in_clean_steps_too():
