@@ -46,7 +46,7 @@ class Attention:
     causal: bool = True
     bias: bool = False  # of the query, key and value projections
     output_bias: bool = False
-    qk_norm: bool = False  # a norm over the head size, on queries and on keys
+    qk_norm: Literal["head", "row"] | None = None  # a norm on queries and on keys, over each head or over all together
     sinks: bool = False  # one learned logit a head
     relative_buckets: int = 0  # learned position biases: buckets x heads (T5 keeps them in its first layer)
 
@@ -128,6 +128,8 @@ class Transformer:
     token_types: int = 0  # rows of a learned segment table (BERT)
     tied: bool = False  # the head is the embedding
     head: bool = True  # logits over the vocabulary are computed
+    head_bias: bool = False  # GPT-J, Phi, masked language models
+    head_transform: bool = False  # one hidden x hidden layer and a norm before the logits (BERT's masked model)
     classes: int = 0  # a classifier over so many classes instead (ViT)
     patch: int = 0  # an image embedding by patches of patch x patch x 3 instead of a vocabulary (ViT)
     pooler: bool = False  # one hidden x hidden layer on the first token (BERT)
