@@ -1,10 +1,10 @@
-# make demo            the quickstart, headless: prints the ledger, writes reports/quickstart.html
+# make demo            the quickstart, headless: its ledger, and reports/quickstart.html
 # make test            every test of the foundation; `make lint` is a part of it
 # make lab             JupyterLab on the quickstart
 # make lint            ruff and pyright
 # make bench           the benchmarks, each with its targets
 # make test-notebooks  the courseware, executed
-# make gpu             GPU tests and benchmarks, on a box that has torch and pytest and no .venv (PYTHON=python3)
+# make gpu             GPU tests and benchmarks, by PYTHON's torch and pytest
 # make clean           everything that was built; .venv stays
 
 SHELL := /bin/bash
@@ -47,7 +47,7 @@ bench: $(READY)
 test-notebooks: $(TESTS_READY)
 	@$(PY) -m pytest tests/notebooks
 
-# Nothing is installed here: the link gives the repository root the name it is imported by.
+# Nothing is installed here, not even .venv: the link gives the repository root the name it is imported by.
 gpu:
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/mlsys_studio
 	@PYTHONPATH=build/gpu $(PYTHON) -m pytest tests -m gpu

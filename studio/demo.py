@@ -23,6 +23,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..profilers.views.columns import columns, crop, wrap
+
 if TYPE_CHECKING:
     from nbclient import NotebookClient
     from nbformat import NotebookNode
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 PACKAGE, NOTEBOOK = "mlsys_studio", "00_quickstart.ipynb"
 REPORT = Path("reports/quickstart.html")  # where the notebook writes it, below the kernel's folder
 SHOWN = "show"  # a cell with this tag has its result printed, and not only what it prints itself
+WIDTH = 80  # columns of what is told; the report's path, to be copied, may be longer
 LONGEST = 600  # seconds a cell may take
 NEEDS = {"nbclient": "notebook", "nbformat": "notebook", "ipykernel": "notebook", "torch": "torch"}  # and their extras
 
@@ -156,7 +159,7 @@ class Narrator:
     def begins(self, cell: NotebookNode, cell_index: int) -> None:
         if cell_index in self._titles:
             number = f"[{self._numbers[cell_index]:2} of {len(self._numbers)}, {time.time() - self._began:3.0f} s]"
-            self._say(f"{number} {self._titles[cell_index]}")
+            self._say(crop(f"{number} {self._titles[cell_index]}", WIDTH))
 
     def heard(self, message: dict[str, Any]) -> None:
         """Whole lines only: a stream may be cut anywhere."""
@@ -164,7 +167,8 @@ class Narrator:
             return
         *lines, self._partial = (self._partial + message["content"]["text"]).split("\n")
         for line in lines:
-            self._say(f"    {line}".rstrip())
+            for piece in fitted(line, WIDTH - 4):
+                self._say(f"    {piece}".rstrip())
 
     def ended(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
         if self._partial:
@@ -174,6 +178,14 @@ class Narrator:
                 self._say(f"    {output.ename}: {output.evalue}")
             elif SHOWN in cell.metadata.get("tags", ()) and "text/plain" in output.get("data", {}):
                 self._say(f"\n{output.data['text/plain']}\n")
+
+
+def fitted(line: str, width: int) -> list[str]:
+    """The line itself, or pieces of at most `width` columns that begin below its first letter."""
+    if columns(line) <= width:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())][: width // 2]
+    return wrap(line, width, indent)
 
 
 def _titles(notebook: NotebookNode) -> Iterator[tuple[int, str]]:

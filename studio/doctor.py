@@ -17,9 +17,11 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from ..profilers.environment import Machine, in_gib, look
+from ..profilers.views.columns import crop
 
 Verdict = Literal["ok", "warn", "fail"]
 
+WIDTH, _COLUMN = 80, " " * 23  # of the text, and where what was found begins
 PATIENCE = 2.6  # seconds, for torch's answer
 GIB = 2**30
 
@@ -74,20 +76,15 @@ class Examination:
         return json.dumps({**asdict(self), "exit_code": self.exit_code}, indent=1)
 
     def __str__(self) -> str:
-        lines = [self.headline, ""]
+        lines = [crop(self.headline, WIDTH), ""]
         for check in self.checks:
             mark = check.verdict.upper() if check.verdict == "fail" else check.verdict
-            lines += wrap(check.found, 80, initial_indent=f"  {mark:5} {check.name:14} ", subsequent_indent=" " * 23)
+            lines += wrap(check.found, WIDTH, initial_indent=f"  {mark:5} {check.name:14} ", subsequent_indent=_COLUMN)
             if check.mend:
-                # A command may be copied: it is broken at blanks only.
-                lines += wrap(
-                    check.mend,
-                    80,
-                    initial_indent=" " * 23 + "-> ",
-                    subsequent_indent=" " * 26,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
+                # A command may be copied: it stays on one line where it can, and is broken at blanks only.
+                lead = _COLUMN + "-> " if len(_COLUMN) + 3 + len(check.mend) <= WIDTH else "  -> "
+                lines += wrap(check.mend, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead),
+                              break_long_words=False, break_on_hyphens=False)  # fmt: skip
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

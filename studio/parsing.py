@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from textwrap import fill, wrap
 from typing import Any, NoReturn
 
 from ..profilers.errors import UsageError
 from . import verbs
 from .registry import Parameter, Verb, every, find
+
+WIDTH = 80  # columns of every help
 
 
 class HelpAsked(Exception):
@@ -64,9 +68,9 @@ def parse(words: Sequence[str], prog: str, *, has_cell: bool = False) -> Request
 def parser(verb: Verb, prog: str) -> argparse.ArgumentParser:
     tree = _Parser(
         prog=f"{prog} {verb.name}",
-        description=verb.help,
+        description=_paragraphs(verb.help),
         epilog=_epilog(verb),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=WIDTH),
         add_help=False,
         allow_abbrev=False,  # an abbreviation that works today breaks when an option is added
     )
@@ -83,11 +87,12 @@ def overview(prog: str) -> str:
     listed = every()
     width = max(len(verb.name) for verb in listed)
     lines = [f"usage: {prog} VERB [options]", "", "Where your hardware's time went, why, and what to change.", ""]
-    lines += [f"  {verb.name:{width}}  {verb.summary}" for verb in listed]
+    for verb in listed:
+        lines += wrap(f"  {verb.name:{width}}  {verb.summary}", WIDTH, subsequent_indent=" " * (width + 4))
     lines += ["", f"`{prog} VERB --help` shows a verb's options. Every verb takes --json."]
     under_cell = [verb.name for verb in listed if verb.cell != "none"]
     if under_cell and prog.startswith("%"):
-        lines.append(f"As %%mlsys, on the first line of a cell, they act on its code: {', '.join(under_cell)}.")
+        lines += wrap(f"As %%mlsys, on the first line of a cell, they act on its code: {', '.join(under_cell)}.", WIDTH)
     return "\n".join(lines)
 
 
@@ -103,13 +108,19 @@ def options(verb: Verb) -> list[str]:
     return [*(p.flag for p in verb.parameters if p.option), "--json", "--help"]
 
 
+def _paragraphs(text: str) -> str:
+    """Filled; what is indented stays as it was written."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(block if block.startswith(" ") else fill(block, WIDTH) for block in blocks)
+
+
 def _epilog(verb: Verb) -> str:
     notes = [f"After `--`: {p.says}." for p in verb.parameters if p.trailing]
     if verb.cell == "optional":
         notes.append(f"With %%mlsys {verb.name} on a cell's first line it acts on that cell.")
     if verb.cell == "required":
         notes.append(f"Put %%mlsys {verb.name} on the first line of the cell it is to act on.")
-    return "\n".join(notes)
+    return "\n".join(fill(note, WIDTH) for note in notes)
 
 
 def _check_cell(verb: Verb, prog: str, has_cell: bool) -> None:

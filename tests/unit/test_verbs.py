@@ -151,7 +151,7 @@ def test_the_overview_lists_every_verb(words: tuple[str, ...]):
     text = help_of(*words)
     for listed in every():
         assert f"  {listed.name}" in text
-        assert listed.summary in text
+        assert listed.summary in " ".join(text.split())
 
 
 def test_the_products_own_verbs_are_complete():
