@@ -1,4 +1,4 @@
-# make demo            the quickstart, headless: its ledger and reports/quickstart.html
+# make demo            the quickstart, headless; writes reports/quickstart.html
 # make test            every test of the foundation; `make lint` is a part of it
 # make lab             JupyterLab on the quickstart
 # make lint            ruff and pyright
