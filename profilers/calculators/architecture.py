@@ -48,6 +48,7 @@ class Attention:
     output_bias: bool = False
     qk_norm: Literal["head", "row"] | None = None  # a norm on queries and on keys, over each head or over all together
     sinks: bool = False  # one learned logit a head
+    relative_projection: bool = False  # positions have keys of their own (Transformer-XL, Gopher, Chinchilla)
     relative_buckets: int = 0  # learned position biases: buckets x heads (T5 keeps them in its first layer)
 
     def __post_init__(self) -> None:

@@ -168,10 +168,11 @@ def _attention(a: Attention, hidden: int, batch: int, queries: int, keys: int, p
     query, shared, output = projections(a, hidden)
     count, divisor = pairs_of(a, queries, keys, pairs)
     each = 2 * batch * a.heads * count // divisor
+    positions = a.relative_projection * 2 * keys * hidden * a.heads * a.head_dim  # once for the whole batch
     return replace(
         NOTHING,
-        projections=2 * batch * (queries * (query + output) + keys * shared),
-        scores=each * a.head_dim,
+        projections=2 * batch * (queries * (query + output) + keys * shared) + positions,
+        scores=each * a.head_dim * (1 + a.relative_projection),
         values=each * a.value_dim,
     )
 
@@ -191,7 +192,7 @@ def _decode_attention(a: Attention, batch: int, keys: int) -> Flops:
         (a.head_dim, a.value_dim) if a.latent is None else (a.latent.kv_rank + a.latent.rope_dim, a.latent.kv_rank)
     )
     each = 2 * batch * a.heads * keys
-    return replace(NOTHING, scores=each * key, values=each * value)
+    return replace(NOTHING, scores=each * key * (1 + a.relative_projection), values=each * value)
 
 
 def _mlp(mlp: MLP | Experts, hidden: int, tokens: int) -> Flops:

@@ -123,6 +123,7 @@ def _block(block: Block, model: Transformer) -> Parameters:
 def _attention_rest(a: Attention, hidden: int) -> int:
     """What is not multiplied: biases, norms of queries and keys, sinks, learned position biases."""
     rest = a.output_bias * hidden + a.sinks * a.heads + a.relative_buckets * a.heads
+    rest += a.relative_projection * (hidden + 2) * a.heads * a.head_dim  # multiplied with positions, not with tokens
     if a.latent is None:
         rest += a.bias * (a.heads * a.head_dim + a.kv_heads * (a.head_dim + a.value_dim))
     else:

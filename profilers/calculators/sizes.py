@@ -35,6 +35,7 @@ def build(
     causal: bool = True,
     qk_norm: Literal["head", "row"] | None = None,
     sinks: bool = False,
+    relative_projection: bool = False,
     relative_buckets: int = 0,
     # MLP and experts
     mlp_width: int | None = None,
@@ -74,6 +75,7 @@ def build(
         output_bias=_or(output_bias, bias),
         qk_norm=qk_norm,
         sinks=sinks,
+        relative_projection=relative_projection,
     )
     in_mlp = _or(mlp_bias, bias)
     mlp = MLP(_width(mlp_width, hidden, gated, bool(experts)), gated, in_mlp)
