@@ -54,19 +54,20 @@ def diff_html(diff: Diff) -> str:
     for cause, changes in _causes(diff):
         old, new = sum(c.before for c in changes), sum(c.after for c in changes)
         moved = [f"{c.phase} {signed(c.nanoseconds, decimals)}" for c in changes if abs(c.nanoseconds) * 50 > largest]
-        phases = tag("td", ", ".join(moved) if changes[0].phase else "", class_="left soft break")
-        picture = tag("td", _picture(new - old, largest), style="min-width:120px;width:24%")
+        phases = tag("td", ", ".join(moved) if changes[0].phase else "", class_="left soft break spare")
+        picture = tag("td", _picture(new - old, largest), class_="roomy", style="min-width:120px;width:24%")
         rows.append(tag("tr", tag("td", cause, class_="left"), *numbers(old, new), picture, phases))
     foot = tag(
         "tr",
         tag("td", "median clean step", class_="left"),
         *numbers(diff.before_ns, diff.after_ns),
-        tag("td"),
-        tag("td"),
+        tag("td", class_="roomy"),
+        tag("td", class_="spare"),
     )
     columns = [
         *heads(["ms per step"], ["before", "after", "change"]),
-        tag("th", "faster | slower", style="text-align:center"),
+        tag("th", "faster | slower", class_="roomy", style="text-align:center"),
+        *heads(["by phase"], [], "spare"),
     ]
     notes = tag("ul", *(tag("li", note) for note in diff.notes[:60])) if diff.notes else None
     named = (("before  ", diff.before), ("after  ", diff.after))
@@ -74,7 +75,7 @@ def diff_html(diff: Diff) -> str:
         tag("header", tag("h2", headline(diff)), *(tag("p", *said, class_="soft") for said in named)),
         section(
             "What moved",
-            table([*columns, *heads(["by phase"], [])], rows, foot),
+            table(columns, rows, foot),
             tag("p", diff.remainder, class_="soft"),
         ),
         section("Also different", notes) if notes else None,

@@ -20,7 +20,7 @@ from .text import headline_numbers, headline_sentences, memory_items, trial_reas
 from .units import bandwidth, duration, ms, number, percent, places, rate, ratio
 
 _OPEN_ROWS, _MOST_ROWS = 12, 60
-_NONE = tag("td", "·", class_="none")
+_NONE = tag("td", "·", class_="none roomy")
 
 
 def profile_html(profile: Profile) -> str:
@@ -54,10 +54,10 @@ def table(heads: Sequence[Markup], rows: Iterable[Markup], foot: Markup | None =
     return tag("div", tag("table", *parts), class_="wide")
 
 
-def heads(left: Sequence[str], right: Sequence[str]) -> list[Markup]:
-    """Column heads, texts first, then numbers."""
-    columns = [tag("th", head, scope="col", class_="left") for head in left]
-    return [*columns, *(tag("th", head, scope="col") for head in right)]
+def heads(left: Sequence[str], right: Sequence[str], where: str = "") -> list[Markup]:
+    """Column heads, texts first, then numbers. `where` there is room: "" everywhere | "roomy" | "spare"."""
+    columns = [tag("th", head, scope="col", class_=f"left {where}".strip()) for head in left]
+    return [*columns, *(tag("th", head, scope="col", class_=where or None) for head in right)]
 
 
 def heading(profile: Profile) -> Markup:
@@ -83,9 +83,8 @@ def account(ledger: Ledger) -> Markup:
     def cell(phase: str, cause: str) -> Markup:
         if not (ns := cells.get((phase, cause), 0)):
             return _NONE
-        return tag(
-            "td", ms(ns / ledger.steps, decimals), style=f"background:rgba(74,143,208,{0.06 + 0.5 * ns / most:.2f})"
-        )
+        shade = f"background:rgba(74,143,208,{0.06 + 0.5 * ns / most:.2f})"
+        return tag("td", ms(ns / ledger.steps, decimals), class_="roomy", style=shade)
 
     rows = [
         tag(
@@ -103,13 +102,13 @@ def account(ledger: Ledger) -> Markup:
         )
         for cause, ns in ledger.by_cause().items()
     ]
-    sums = [tag("td", ms(ns / ledger.steps, decimals)) for ns in ledger.by_phase().values()]
+    sums = [tag("td", ms(ns / ledger.steps, decimals), class_="roomy") for ns in ledger.by_phase().values()]
     whole = tag("td", ms(ledger.wall_ns / ledger.steps, decimals))
     foot = tag("tr", tag("td", f"mean of {ledger.steps} profiled", class_="left"), *sums, whole, tag("td", "100.0"))
     return section(
         "Where the time of a step went",
         waterfall(ledger),
-        table(heads(["cause"], [*phases_seen, "ms/step", "%"]), rows, foot),
+        table([*heads(["cause"], []), *heads([], phases_seen, "roomy"), *heads([], ["ms/step", "%"])], rows, foot),
         evidence(ledger),
     )
 
@@ -192,20 +191,16 @@ def trials(tried: Sequence[Trial]) -> Markup | None:
     """Predicted beside measured, and what became of it."""
     if not tried:
         return None
-    rows = [
-        tag(
-            "tr",
-            tag("td", name(trial.remedy, 200), class_="left break"),
-            tag("td", "kept" if trial.kept else "not kept", class_="left"),
-            tag("td", prose(trial_reason(trial)), class_="left break"),
-            tag("td", _times(trial.predicted)),
-            tag("td", _times(trial.measured)),
-            tag("td", f"{trial.low:.2f}–{trial.high:.2f}"),
-        )
-        for trial in tried[:30]
-    ]
-    columns = heads(["remedy", "", "reason"], ["predicted", "measured", "interval"])
-    return section("Tried", table(columns, rows))
+    return section("Tried", tag("ol", *map(_trial, tried[:30]), class_="findings"))
+
+
+def _trial(trial: Trial) -> Markup:
+    said = f"{'kept' if trial.kept else 'not kept'}: {trial_reason(trial)}"
+    what = (tag("div", name(trial.remedy, 200)), tag("div", prose(said)))
+    predicted = None if trial.predicted is None else tag("div", f"{_times(trial.predicted)} predicted", class_="soft")
+    measured = tag("div", f"measured, {trial.low:.2f} to {trial.high:.2f}", class_="soft")
+    gain = tag("div", tag("b", _times(trial.measured)), measured, predicted, class_="gain")
+    return tag("li", tag("div", "✓" if trial.kept else "–", class_="nth"), tag("div", *what), gain)
 
 
 def step_times(times: StepTimes) -> Markup | None:
@@ -235,11 +230,11 @@ def operators(profile: Profile) -> Markup | None:
     steps = profile.ledger.steps if profile.ledger else max(1, len(profile.steps.window))
     wall = profile.ledger.wall_ns if profile.ledger else None
     columns = [
-        *heads(["operator", "phase"], []),
-        tag("th", "calls/step", scope="col", class_="spare"),
+        *heads(["operator"], []),
+        *heads(["phase"], ["calls/step"], "spare"),
         *heads([], ["ms/step", "% of step"]),
-        tag("th", "rate", scope="col", class_="spare"),
-        *heads([], ["bound", "of its roofline"]),
+        *heads([], ["rate"], "spare"),
+        *heads([], ["bound", "of its roofline"], "roomy"),
     ]
     written = [_operator(row, steps, wall, places(rows[0].nanoseconds / steps)) for row in rows]
     more = None
@@ -267,13 +262,13 @@ def _operator(row: OperatorRow, steps: int, wall: int | None, decimals: int) -> 
             tag("span", name(f"{row.shapes} {row.dtype}", 60), class_="soft"),
             class_="left break",
         ),
-        tag("td", row.phase, class_="left"),
+        tag("td", row.phase, class_="left spare"),
         tag("td", number(row.calls / steps), class_="spare"),
         tag("td", ms(row.nanoseconds / steps, decimals)),
         tag("td", f"{row.nanoseconds / wall * 100:.1f}" if wall else ""),
         tag("td", reached, class_="spare"),
-        tag("td", row.bound),
-        tag("td", gauge),
+        tag("td", row.bound, class_="roomy"),
+        tag("td", gauge, class_="roomy"),
     )
 
 

@@ -60,16 +60,25 @@ ol.findings li:first-child { border-top: 0; padding-top: 0 }
 .gauge { display: inline-block; width: 44px; height: 6px; border-radius: 3px; margin-left: 8px; vertical-align: 1px;
   background: linear-gradient(90deg, #3576b8 var(--part), rgba(128,136,146,0.28) var(--part)) }
 ul { margin: 4px 0; padding-left: 18px }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 20px; margin: 4px 0 }
+dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: 2px 20px; margin: 4px 0 }
 dt { color: var(--soft); font-weight: 400 }
 dd { margin: 0 }
 details { margin: 12px 0 }
 summary { cursor: pointer; color: var(--soft) }
-.slower { color: #c2402f; font-weight: 600 }
-.faster { color: #0b7d5e; font-weight: 600 }
+.slower { color: #d14b37; font-weight: 600 }
+.faster { color: #16896a; font-weight: 600 }
 """
 
+# What there is no room for goes, least important first, or moves below: nothing is ever cut off.
 _OTHERWISE = f"""@container (max-width: 800px) {{ {SELECTOR} .spare {{ display: none }} }}
+@container (max-width: 560px) {{
+{SELECTOR} .roomy {{ display: none }}
+{SELECTOR} td.left {{ white-space: normal }}
+{SELECTOR} td.break {{ min-width: 120px }}
+{SELECTOR} ol.findings li {{ grid-template-columns: 20px 1fr }}
+{SELECTOR} ol.findings li .gain {{ grid-column: 2; text-align: left; white-space: normal; margin-top: 4px }}
+{SELECTOR} ol.findings li .gain * {{ display: inline; margin-right: 10px }}
+}}
 @media print {{
 {SELECTOR} {{ max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact }}
 {SELECTOR} details::details-content {{ content-visibility: visible; display: block }}

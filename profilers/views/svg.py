@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from ..ledger import Ledger
 from ..profile import StepTimes
-from .markup import Markup, joined, tag
+from .markup import Markup, tag
 from .palette import colour, ink_on
 from .shares import Shares
 from .units import duration
 
 ROLES = {"warmup": "warm-up", "clean": "clean", "window": "profiled"}
 _BAR, _STRIP, _MOST_BARS = 44, 88, 160
+_NARROW = 320  # pixels of the narrowest page; what needs more than these is left out of narrow ones (style.py)
 
 
 def waterfall(ledger: Ledger) -> Markup:
@@ -60,11 +61,13 @@ def _segment(cause: str, percent: float, left: float, width: float, step_ns: flo
     fill = colour(cause)
     said = tag("title", f"{cause}: {duration(step_ns)} a step, {percent:.1f} %")
     box = tag("rect", width="100%", height="100%", fill=fill, class_="segment")
-    text = None
-    if width * 640 > 6.4 * len(cause) + 12:  # 640: the narrowest page this is drawn for; 6.4: a letter
-        text = joined(
+    text, needed = None, 6.4 * len(cause) + 12  # 6.4: a letter
+    if width * 640 > needed:
+        text = tag(
+            "g",
             tag("text", cause, x=7, y=18, fill=ink_on(fill), class_="strong"),
             tag("text", f"{percent:.1f} %", x=7, y=34, fill=ink_on(fill)),
+            class_=None if width * _NARROW > needed else "spare",
         )
     return tag("svg", said, box, text, x=_percent(left), y=0, width=_percent(width), height=_BAR)
 

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 _ELEMENTS = """div style header h2 h3 p b span section table thead tbody tfoot tr th td details summary ul ol li dl dt dd
-code svg title desc rect text line"""
+code svg g title desc rect text line"""
 _ATTRIBUTES = "class style scope title width height role x y x1 x2 y1 y2 fill stroke stroke-opacity"
 ELEMENTS, ATTRIBUTES = frozenset(_ELEMENTS.split()), frozenset(_ATTRIBUTES.split())
 STYLES = re.compile(
