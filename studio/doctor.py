@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from html import escape
 from textwrap import wrap
 from typing import Any, Literal
 
@@ -88,17 +87,21 @@ class Examination:
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        rows = "".join(
-            f"<tr><td style='color:{_COLOURS[c.verdict]};font-weight:bold'>{c.verdict}</td><td>{escape(c.name)}</td>"
-            f"<td style='text-align:left'>{escape(c.found)}"
-            + (f"<br><code>{escape(c.mend)}</code>" if c.mend else "")
-            + "</td></tr>"
-            for c in self.checks
-        )
-        return {"text/plain": str(self), "text/html": f"<p>{escape(self.headline)}</p><table>{rows}</table>"}
+        from ..profilers.views.html import table, view
+        from ..profilers.views.markup import tag
 
-
-_COLOURS = {"ok": "#2e7d32", "warn": "#b26a00", "fail": "#c62828"}
+        rows = [
+            tag(
+                "tr",
+                tag("td", check.verdict, class_=f"left {check.verdict}"),
+                tag("td", check.name, class_="left"),
+                tag(
+                    "td", check.found, tag("div", tag("code", check.mend)) if check.mend else None, class_="left break"
+                ),
+            )
+            for check in self.checks
+        ]
+        return {"text/plain": str(self), "text/html": view(tag("h2", self.headline), table([], rows))}
 
 
 def examine() -> Examination:

@@ -67,14 +67,17 @@ details { margin: 12px 0 }
 summary { cursor: pointer; color: var(--soft) }
 .slower { color: #d14b37; font-weight: 600 }
 .faster { color: #16896a; font-weight: 600 }
+.fail { color: #d14b37; font-weight: 600 }
+.warn { color: #a5721a; font-weight: 600 }
+.ok { color: #16896a; font-weight: 600 }
 """
 
 # What there is no room for goes, least important first, or moves below: nothing is ever cut off.
 _OTHERWISE = f"""@container (max-width: 800px) {{ {SELECTOR} .spare {{ display: none }} }}
 @container (max-width: 560px) {{
 {SELECTOR} .roomy {{ display: none }}
-{SELECTOR} td.left {{ white-space: normal }}
-{SELECTOR} td.break {{ min-width: 120px }}
+{SELECTOR} td.left {{ white-space: normal; overflow-wrap: break-word }}
+{SELECTOR} td.break {{ min-width: 120px; overflow-wrap: anywhere }}
 {SELECTOR} ol.findings li {{ grid-template-columns: 20px 1fr }}
 {SELECTOR} ol.findings li .gain {{ grid-column: 2; text-align: left; white-space: normal; margin-top: 4px }}
 {SELECTOR} ol.findings li .gain * {{ display: inline; margin-right: 10px }}

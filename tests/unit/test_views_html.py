@@ -105,7 +105,7 @@ def test_names_stay_in_their_segments_on_narrow_pages():
 
 def test_changes_can_be_read_on_light_and_on_dark():
     """4:1 for bold text, by WCAG's formula."""
-    for role in ("slower", "faster"):
+    for role in ("slower", "faster", "fail", "warn", "ok"):
         (colour,) = re.findall(rf"\.{role} {{ color: (#[0-9a-f]{{6}})", STYLE)
         for paper in ("#ffffff", "#14171a"):
             assert contrast(colour, paper) >= 4, (role, paper)
