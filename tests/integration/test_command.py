@@ -66,6 +66,7 @@ def test_json_is_alone_on_stdout(folder, base):
     assert json.loads(base.stdout) and found.title == "train.py"
     assert found.ledger is not None and found.steps.unit == "optimizer step (AdamW)"
     assert found.loop is not None and found.loop.loader == "TensorDataset"  # it lived in main() only
+    assert found.findings and not any(f.remedy for f in found.findings)  # `fix` has no cell to run again
     assert "done __main__ 2" in base.stderr
     assert Profile.from_json((folder / "base.json").read_text()) == found
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("IPython")
 
+import cells
 from IPython.core.interactiveshell import InteractiveShell
 from profiled import places, quick  # noqa: F401  quick is a fixture
 from traitlets.config import Config
@@ -22,26 +23,13 @@ from mlsys_studio.studio.advisor.replay import Run, run_steps
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-SETUP = """
-import time, torch, torch.nn.functional as F
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
-optimizer = torch.optim.AdamW(model.parameters())
-data = TensorDataset(torch.randn(280, 16), torch.randint(0, 4, (280,)))
+SETUP = f"""{cells.SETUP}
+import time
+data = TensorDataset(torch.randn(280, 16), torch.randint(0, 4, (280,)))  # 70 steps: enough for a window
 loader = DataLoader(data, batch_size=4, shuffle=True)
 losses = []
 """
-
-LOOP = """
-for x, y in loader:
-    optimizer.zero_grad()
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.item())
-"""
+LOOP = f"{cells.LOOP}    losses.append(loss.item())\n"
 
 
 @pytest.fixture(scope="module")
