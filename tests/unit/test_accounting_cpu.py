@@ -246,3 +246,11 @@ def test_an_integer_operator_needs_no_peak_to_be_counted():
     tape = Tape(100, marks=[(0, "forward")])
     tape.op("aten::add_", 0, 100, Call("aten::add_", ((), (), None), ("int64", "int64", ""), (None, None, 1)))
     assert set(cells(tape)) == {("forward", "launch"), ("forward", "inefficiency")}
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 thread "), (2, "2 threads ")])
+def test_the_peak_of_a_cpu_names_the_threads_it_was_measured_on(threads: int, said: str):
+    tape = Tape(1000, marks=[(0, "forward")])
+    tape.op("aten::mm", 0, 1000, mm(400, 500, 500))
+    device = replace(CPU, ceilings=replace(CEILINGS, threads=threads))
+    assert account(tape.capture(device="cpu"), device).ledger.basis.peak_source == f"measured on {said}of this machine"
