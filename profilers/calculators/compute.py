@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from ..errors import UsageError
+from .amounts import whole
 from .architecture import MLP, Attention, Block, Experts, Transformer
 from .parameters import projections
 from .recompute import Recompute
@@ -91,7 +92,8 @@ def forward_flops(
     An image's sequence is its patches and the class token. An encoder reads `encoder_sequence` tokens, by default as
     many as the decoder. `logits="last"`: only of each sequence's last token, as a prefill needs them.
     """
-    _positive(batch=batch, sequence=sequence)
+    whole("batch", batch)
+    whole("sequence", sequence)
     pairs_known(pairs)
     source = sequence if encoder_sequence is None else encoder_sequence
     flops = _ends(model, batch, sequence, logits)
@@ -139,7 +141,8 @@ def decode_flops(model: Transformer, *, context: int, batch: int = 1, encoder_se
     A sliding window bounds the context. Latent attention works on the compressed keys and values themselves: its
     up-projections are absorbed into query and output (DeepSeek-V2, arXiv:2405.04434, 2.1.2). An encoder has run before.
     """
-    _positive(batch=batch, context=context)
+    whole("batch", batch)
+    whole("context", context)
     source = context if encoder_sequence is None else encoder_sequence
     flops = _ends(model, batch, 1, "all")
     for each in model.stack:
@@ -220,9 +223,3 @@ def _seen(tokens: int, window: int | None) -> int:
 def pairs_known(pairs: str) -> None:
     if pairs not in ("full", "half", "seen"):
         raise UsageError(f'pairs must be "full", "half" or "seen", not {pairs!r}')
-
-
-def _positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} must be a whole number of at least 1, and {value!r} is not")

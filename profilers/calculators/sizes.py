@@ -6,13 +6,17 @@ two matrices, biases everywhere, two LayerNorms. A gated MLP has no usual width,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any, Literal
 
 from ..errors import UsageError
+from .amounts import whole
 from .architecture import MLP, Attention, Block, Experts, Latent, Repeated, Transformer
+
+MOST_LAYERS = 100_000
 
 
 def build(
@@ -59,7 +63,14 @@ def build(
     **rest: Any,
 ) -> Transformer:
     """Sizes to a model; `rest` are fields of `Transformer` by their names. A size that cannot be is a UsageError."""
-    if heads and kv_rank is None and head_dim is None and hidden % heads:
+    unknown = set(rest) - {field.name for field in fields(Transformer)}
+    if unknown:
+        raise UsageError(f"no size is called {', '.join(sorted(unknown))}; the ones there are: {', '.join(KEYWORDS)}")
+    for what, size in {"hidden": hidden, "layers": layers, "heads": heads}.items():
+        whole(what, size)
+    if layers > MOST_LAYERS:
+        raise UsageError(f"layers={layers} is more than a model has; give at most {MOST_LAYERS:,}")
+    if kv_rank is None and head_dim is None and hidden % heads:
         raise UsageError(
             f"hidden={hidden} is not divisible by heads={heads}; give a head_dim, or another number of heads"
         )
@@ -67,8 +78,8 @@ def build(
     attention = Attention(
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
-        head_dim=(hidden // max(heads, 1) if latent is None else 0) if head_dim is None else head_dim,
-        value_dim=value_dim or head_dim or hidden // max(heads, 1),
+        head_dim=(hidden // heads if latent is None else 0) if head_dim is None else head_dim,
+        value_dim=value_dim or head_dim or hidden // heads,
         latent=latent,
         causal=causal,
         bias=_or(qkv_bias, bias),
@@ -97,6 +108,8 @@ def build(
         return replace(block, attention=own, mlp=mlp if sparse is None or i in dense else sparse)
 
     given = windows if windows is not None else [_window(i, window, full_every) for i in range(layers)]
+    if len(given) != layers:
+        raise UsageError(f"{layers} layers need as many windows, and {len(given)} are given")
     model = Transformer(name, hidden, vocab, _runs(layer(i, seen) for i, seen in enumerate(given)), norm=norm, **rest)
     return _with_encoder(model, encoder_layers) if encoder_layers else model
 
@@ -140,3 +153,8 @@ def _needed(value: int | None, what: str, because: str) -> int:
 
 def _or(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
+
+
+KEYWORDS = tuple(
+    name for name in (*inspect.signature(build).parameters, *(f.name for f in fields(Transformer))) if name != "rest"
+)
