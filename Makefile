@@ -16,10 +16,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.ready-tests
-# In a virtual environment of our own, neither being root nor a newer pip is worth a warning; errors are still said.
+BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
+
+# pip tells one line a package. In a virtual environment of our own it is no news that we are root, that there is a newer
+# pip, or that one of several indexes lacks a package; every other warning and every error is still said.
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
+INSTALL := $(PY) -m pip install --progress-bar off -c constraints.txt -e
+TOLD := 2> >(sed '/^WARNING: Location .* is ignored/d' >&2) \
+    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 
 .PHONY: help demo test lab lint bench test-notebooks gpu clean
 .DELETE_ON_ERROR:
@@ -65,14 +70,12 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[1/3] virtual environment in $(VENV), from $$($(PYTHON) -V)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "[2/3] packages, pinned by constraints.txt (torch is by far the largest)"
-	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook]' \
-	    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
+	@$(INSTALL) '.[torch,notebook]' $(TOLD)
 	@echo "[3/3] a link by which type checkers find the package"
 	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/mlsys_studio
 	@touch $@
 
 $(TESTS_READY): $(READY)
 	@echo "packages for the tests"
-	@$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[torch,notebook,test]' \
-	    | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
+	@$(INSTALL) '.[torch,notebook,test]' $(TOLD)
 	@touch $@
