@@ -139,7 +139,7 @@ class Recorder:
         if self._windows and self._unit not in FALLBACKS.values():
             self._state = self._done
             return
-        self.warmup += [*self.before, *self.after, step]
+        self.warmup = list(clock.steps)
         self.before, self._shaped, self._windows = [], None, []
         self.after.clear()
         self.notes.clear()
@@ -377,12 +377,7 @@ class Recorder:
             spans={"comm": tuple(seen.collectives)} | {cause: tuple(spans) for cause, spans in clock.spans.items()},
             clean_wall=int(statistics.median([clock.wall(s) for s in clean])) if clean else 0,
             clean_phases=median_phases(clean),
-            optimizer_bytes=sum(
-                p.numel() * p.element_size()
-                for o in clock.optimizers.values()
-                for g in o.param_groups
-                for p in g["params"]
-            ),
+            optimizer_bytes=clock.optimizer_bytes,
             tf32_matmul=allows_tf32(torch.backends.cuda.matmul),
             tf32_convolution=allows_tf32(getattr(torch.backends.cudnn, "conv", None)),
             notes=tuple(self.notes),

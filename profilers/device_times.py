@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Hashable
 from typing import Any
 
 KEPT = 4096  # as many as the clock keeps steps
@@ -18,15 +19,15 @@ class DeviceTimes:
 
     def __init__(self, cuda: Any) -> None:
         """`cuda`: the module torch.cuda, or what stands in for it."""
-        self.walls: dict[int, int] = {}  # ns
+        self.walls: dict[Hashable, int] = {}  # ns
         self._cuda = cuda
         self._begun: Any = None
-        self._pending: deque[tuple[int, Any, Any]] = deque()
+        self._pending: deque[tuple[Hashable, Any, Any]] = deque()
 
     def begin(self) -> None:
         self._begun = self._mark()
 
-    def end(self, key: int) -> None:
+    def end(self, key: Hashable) -> None:
         """Close the step `key` and read those the device has finished meanwhile."""
         ended = self._mark()
         if self._begun is not None and ended is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.data import DataLoader
 
     from .capture import Capture
     from .phases import Mark
@@ -38,16 +39,21 @@ class Loop:
 
 
 def facts(clock: StepClock, capture: Capture | None) -> Loop:
-    """Read once, after the loop has ended."""
+    """After the loop has ended."""
+    met = clock.met or parts(clock)
+    on_cpu = on_cpu_share(capture.marks, "data") if capture is not None else None
+    return replace(met, autocast=met.device in clock.autocast, fetch_on_cpu=on_cpu)
+
+
+def parts(clock: StepClock) -> Loop:
+    """While the loop runs, and its objects live. Whatever those of the user's own making raise."""
     import torch
-    from torch.utils.data import IterableDataset
 
     from .hardware import cores
 
     model = next(iter(models(clock)), None)
     parameters = list(model.parameters()) if model is not None else []
     optimizer = next(iter(clock.optimizers.values()), None)
-    loader = next(iter(clock.loaders), None)
     return Loop(
         device=parameters[0].device.type if parameters else "cpu",
         cores=cores(),
@@ -55,17 +61,30 @@ def facts(clock: StepClock, capture: Capture | None) -> Loop:
         model=type(model).__name__ if model is not None else None,
         parameters=sum(p.numel() for p in parameters) if model is not None else None,
         dtype=str(max(parameters, key=lambda p: p.numel()).dtype).removeprefix("torch.") if parameters else None,
-        autocast=clock.autocast,
-        compiled=any(type(m).__name__ == "OptimizedModule" for m in clock.called()) or clock.forward_by_difference,
+        compiled=any(is_compiled(inner) for m in clock.called() for inner in m.modules()),
         optimizer=type(optimizer).__name__ if optimizer is not None else None,
         optimizer_kind=optimizer_kind(optimizer) if optimizer is not None else None,
-        loader=type(loader.dataset).__name__ if loader is not None else None,
-        batch_size=loader.batch_size if loader is not None else None,
-        workers=loader.num_workers if loader is not None else None,
-        pin_memory=loader.pin_memory if loader is not None else None,
-        iterable=isinstance(loader.dataset, IterableDataset) if loader is not None else None,
-        fetch_on_cpu=on_cpu_share(capture.marks, "data") if capture is not None else None,
+        **clock.fetching,
     )
+
+
+def fetching(loader: DataLoader) -> dict[str, Any]:
+    """What a loader says of itself, by the names `Loop` has for it."""
+    from torch.utils.data import IterableDataset
+
+    return {
+        "loader": type(loader.dataset).__name__,
+        "batch_size": loader.batch_size,
+        "workers": loader.num_workers,
+        "pin_memory": loader.pin_memory,
+        "iterable": isinstance(loader.dataset, IterableDataset),
+    }
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """By `torch.compile(module)`, by `module.compile()`, or by TorchScript."""
+    wrapped = type(module).__name__ in ("OptimizedModule", "RecursiveScriptModule")
+    return wrapped or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def models(clock: StepClock) -> list[nn.Module]:

@@ -85,7 +85,7 @@ class Recording:
         if not clock.count:
             notes.append(NO_STEP)
         if clock.forward_by_difference:
-            notes.append("forward is measured by difference: the model has no place for a hook (compiled in place)")
+            notes.append(f"forward is measured by difference: {clock.forward_by_difference}")
         return Profile(
             title=self._title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -43,12 +43,17 @@ def living_roots() -> list[nn.Module]:
     return [m for m in tops(modules) if parameters_of(m)]
 
 
-def hookable(module: nn.Module) -> bool:
-    """Neither scripted (it takes none) nor compiled in place: `model.compile()` traces hooks into the graph."""
-    scripted = isinstance(module, torch.jit.ScriptModule)
-    return not scripted and getattr(module, "_compiled_call_impl", None) is None
+def refuses(module: nn.Module) -> str:
+    """Why a module must not be hooked; "" where it may be."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "a scripted model takes no hook"
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return "the model is compiled in place, and a hook would be compiled with it"
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return "torch takes the fast path of an nn.TransformerEncoderLayer only where it has no hook"
+    return ""
 
 
 def below(modules: Iterable[nn.Module]) -> list[nn.Module]:
     """The children to try where `modules` are never called themselves (a LightningModule, a compiled wrapper set aside)."""
-    return [child for m in modules if hookable(m) for child in m._modules.values() if child is not None]
+    return [child for m in modules if not refuses(m) for child in m._modules.values() if child is not None]

@@ -1,8 +1,8 @@
 """The step clock: which phase a training loop is in, step by step, without touching the loop.
 
-One exclusive stack of phases on the loop's own thread. It is pushed and popped where every PyTorch loop has to pass:
-the DataLoader iterator's class, the autograd engine's entry, the global optimizer hooks, the root module's hooks, and
-the few functions that save or log. Each instant belongs to the innermost phase. Everything is put back on exit.
+One exclusive phase at a time on the loop's own thread, switched where every PyTorch loop has to pass: the DataLoader
+iterator's class, the autograd engine's entry, the global optimizer hooks, hooks on the models (`root_hooks`), and the
+few functions that save or log. What ends a step is `boundary`'s to say. Everything is put back on exit.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import functools
-import gc
 import logging
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
@@ -30,18 +28,18 @@ from torch.optim.optimizer import (
 )
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
-from torch.utils.hooks import RemovableHandle
 
 from .boundary import FALLBACKS, Boundary
 from .device_times import DeviceTimes
 from .errors import UsageError
+from .living import Living
+from .loop import Loop, fetching, parts
+from .pauses import Pauses
 from .phases import Mark, Phases, now
-from .roots import below, hookable, living_roots, owning
+from .root_hooks import RootHooks
 
 KEPT_STEPS = 4096  # a clock may run for weeks
-WHOLE = ("data", "checkpoint", "logging")  # phases charged whole: a model inside a dataset is not the loop's forward
-LOADERS_AT_MOST = 4  # a loop may make a new one every epoch
-HOOKED_AT_MOST = 64  # roots hooked while we look for the ones that are called
+YOUNG = 8  # steps in which we still look for the loop's models and its device
 
 
 class Step(NamedTuple):
@@ -60,39 +58,35 @@ class Step(NamedTuple):
 class StepClock:
     """Use as a context manager around a loop. `on_step(clock)` is called right after each step was closed.
 
-    `steps` holds the last whole steps; `marks` fills only while `recording`, as do `batches` (the shapes each fetch
-    returned). `spans[cause]` are the intervals of garbage collection and compilation.
+    `steps` holds the last whole steps; `marks` fills only while recording, as do `batches` (the shapes each fetch
+    returned) and `spans` (garbage collections, backward passes with create_graph), but for those of compilation.
     """
 
     def __init__(self, on_step: Callable[[StepClock], None] | None = None) -> None:
         self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
         self.count = 0
         self.batches: list[tuple[int, tuple]] = []
-        self.spans: dict[str, list[tuple[int, int]]] = {"gc": [], "compile": []}
         self.boundary = Boundary()
-        self.optimizers: dict[int, Optimizer] = {}
-        self.roots: list[nn.Module] = []
-        self.autocast = False  # was the forward under autocast
-        self.loaders: list[DataLoader] = []  # held: a loop inside a function drops its own before we read it
-        self.forward_by_difference = False
         self.started = self.stopped = 0
+        self.met: Loop | None = None  # read while it runs: its objects may not outlive it
+        self.fetching: dict[str, Any] = {}  # of `met`, what the first loader says
+        self.optimizer_bytes = 0  # of the parameters under the optimizers, as recording began
         self._on_step = on_step
         self._phases = Phases()
         self._switch = self._phases.switch
+        self._undo = contextlib.ExitStack()
+        self._models = RootHooks(self._phases, self._forward_begins)
+        self._pauses = Pauses(self._phases, self._undo)
+        self._higher_order: list[tuple[int, int]] = []
+        self._optimizers: Living[Optimizer] = Living(self.boundary.forget)
+        self._loaders: Living[DataLoader] = Living()
         self._begin = 0
         self._device: DeviceTimes | None = None
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
         self._stepping: list[tuple[int, str]] = []  # optimizers inside their step: (id, the phase before)
-        self._around: list[str] = []  # the phases around the forwards we are in
-        self._candidates: list[nn.Module] = []  # owners of the optimizers' parameters, or what lies below them
-        self._looked = 1 << 62  # the step in which candidates were last hooked
-        self._called: set[int] = set()
-        self._hooks = hooks_of(self)
-        self._handles: list[RemovableHandle] = []
-        self._undo = contextlib.ExitStack()
-        self._gc_began = 0
         self._deferred = False
-        self._compile_hooked = False
+        self._young = YOUNG  # until this step we look
+        self._changes = 0  # of the boundary
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -130,19 +124,16 @@ class StepClock:
         self.patch(DataLoader, "__iter__", self._iterating)
         self.patch(_BaseDataLoaderIter, "__next__", self._fetching)
         self.patch(torch.amp.GradScaler, "step", self._scaling)
-        self.patch(torch, "save", lambda call: self._phases.within("checkpoint", self._unhooked(call)))
-        self.patch(torch.jit, "script", self._unhooked)
+        self.patch(nn.Module, "__getstate__", self._models.without_hooks)
+        self.patch(torch.jit, "script", self._models.unhooked)
         for register, hook in (
             (register_optimizer_step_pre_hook, self._before_optimizer),
             (register_optimizer_step_post_hook, self._after_optimizer),
         ):
             self._undo.callback(register(hook).remove)
-        gc.callbacks.append(self._collecting)
-        self._undo.callback(gc.callbacks.remove, self._collecting)
-        self._watch_compiler()
-        self._undo.callback(self._detach)
-        for module in living_roots()[:HOOKED_AT_MOST]:
-            self._hook(module)
+        self._pauses.watch()
+        self._undo.callback(self._models.remove)
+        self._models.install()
 
     def patch(self, place: Any, name: str, around: Callable[[Callable], Callable]) -> None:
         """Replace `place.name`; put the very same object back, unless somebody replaced ours meanwhile."""
@@ -156,16 +147,51 @@ class StepClock:
 
         self._undo.callback(put_back)
 
+    # -- what was met: living objects only ---------------------------------------------------------------------------
+
+    @property
+    def optimizers(self) -> dict[int, Optimizer]:
+        return {id(o): o for o in self._optimizers}
+
+    @property
+    def loaders(self) -> list[DataLoader]:
+        return list(self._loaders)
+
+    @property
+    def roots(self) -> list[nn.Module]:
+        return self._models.hooked()
+
+    def called(self) -> list[nn.Module]:
+        """The models of this loop."""
+        return self._models.called()
+
+    @property
+    def autocast(self) -> set[str]:
+        """Device types under autocast in a forward."""
+        return self._models.autocast
+
+    @property
+    def forward_by_difference(self) -> str:
+        """Why no model could be hooked; "" where one was."""
+        return self._models.missing
+
     # -- recording ---------------------------------------------------------------------------------------------------
 
     @property
     def marks(self) -> list[Mark]:
         return self._phases.marks
 
+    @property
+    def spans(self) -> dict[str, list[tuple[int, int]]]:
+        return {"gc": self._pauses.gc, "compile": self._pauses.compile, "create_graph": self._higher_order}
+
     def record(self) -> int:
         """Keep every mark and batch shape from now on; returns now."""
         self._phases.marks, self.batches = [], []
         self._phases.recording = True
+        parameters = [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
+        self.optimizer_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        self._look()
         return self._switch(self._phases.current)
 
     def stop_recording(self) -> None:
@@ -173,19 +199,62 @@ class StepClock:
 
     # -- where every loop passes -------------------------------------------------------------------------------------
 
+    def _iterating(self, call: Callable) -> Callable:
+        timed = self._phases.within("data", call)
+
+        @functools.wraps(call)
+        def start(loader: Any) -> Any:
+            if get_ident() == self._phases.owner and self._loaders.add(loader) and not self.fetching:
+                with contextlib.suppress(Exception):  # a loader of the user's own making
+                    self.fetching = fetching(loader)  # now: in `for batch in DataLoader(...)` only its iterator stays
+            return timed(loader)
+
+        return start
+
+    def _fetching(self, call: Callable) -> Callable:
+        phases, models = self._phases, self._models
+
+        @functools.wraps(call)
+        def fetch(iterator: Any) -> Any:
+            before = phases.current
+            if before == "data" or get_ident() != phases.owner:
+                return call(iterator)
+            if before == "forward" and models.abandon():  # no model fetches its own batches
+                before = "other"
+            if not self.boundary.optimizer_steps:
+                self._event("data")
+            self._switch("data")
+            try:
+                batch = call(iterator)
+            finally:
+                # Without a forward hook, what lies between a batch and its backward is forward, by difference.
+                self._switch("forward" if models.missing and before == "other" else before)
+            if phases.recording:
+                with contextlib.suppress(Exception):  # a batch of the user's own making
+                    self.batches.append((phases.last, shapes_of(batch)))
+            return batch
+
+        return fetch
+
+    def _forward_begins(self) -> None:
+        if not self.boundary.optimizer_steps:
+            self._event("forward")
+
     def _running_backward(self, call: Callable) -> Callable:
-        phases = self._phases
+        phases, models = self._phases, self._models
 
         @functools.wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
             before = phases.current
             if before == "backward" or get_ident() != phases.owner:
                 return call(*args, **kwargs)
-            self._switch("backward")
+            began = self._switch("backward")
             try:
                 return call(*args, **kwargs)
             finally:
-                self._switch("other" if self.forward_by_difference and before == "forward" else before)
+                ended = self._switch("other" if models.missing and before == "forward" else before)
+                if phases.recording and creates_graph(*args, **kwargs):
+                    self._higher_order.append((began, ended))
                 if not self.boundary.optimizer_steps:
                     self._event("backward")
                 if self._deferred and self._on_step is not None:
@@ -195,49 +264,14 @@ class StepClock:
 
         return run
 
-    def _iterating(self, call: Callable) -> Callable:
-        timed = self._phases.within("data", call)
-
-        @functools.wraps(call)
-        def start(loader: Any) -> Any:
-            if get_ident() == self._phases.owner and all(loader is not known for known in self.loaders):
-                self.loaders.append(loader)
-            return timed(loader)
-
-        return start
-
-    def _fetching(self, call: Callable) -> Callable:
-        phases = self._phases
-
-        @functools.wraps(call)
-        def fetch(iterator: Any) -> Any:
-            before = phases.current
-            if before == "data" or get_ident() != phases.owner:
-                return call(iterator)
-            if not self.boundary.optimizer_steps:
-                self._event("data")
-            self._switch("data")
-            try:
-                batch = call(iterator)
-            finally:
-                # Without a forward hook, what lies between a batch and its backward is forward, by difference.
-                self._switch("forward" if self.forward_by_difference and before == "other" else before)
-            if phases.recording:
-                with contextlib.suppress(Exception):  # a batch of the user's own making
-                    self.batches.append((phases.last, shapes_of(batch)))
-            return batch
-
-        return fetch
-
     # -- optimizers --------------------------------------------------------------------------------------------------
 
     def _before_optimizer(self, optimizer: Optimizer, *_: object) -> None:
         if get_ident() != self._phases.owner:
             return
         who, before = id(optimizer), self._phases.current
-        if who not in self.optimizers:
-            self.optimizers[who] = optimizer
-            self._own(optimizer)
+        if self._optimizers.add(optimizer):
+            self._models.own(optimizer, self.count)
         if self._stepping:  # inside another's step, or its own last step raised and the loop went on
             before = next((phase for other, phase in self._stepping if other == who), before)
             self._stepping = [(other, phase) for other, phase in self._stepping if other != who]
@@ -272,83 +306,6 @@ class StepClock:
 
         return step
 
-    # -- the root module ---------------------------------------------------------------------------------------------
-
-    def _own(self, optimizer: Optimizer) -> None:
-        """Hook the models of an optimizer seen for the first time: they may be younger than the clock."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._looked = self.count
-        owners = owning(self.roots, parameters) or owning(living_roots(), parameters)
-        for module in owners[:HOOKED_AT_MOST]:
-            self._candidates.append(module)
-            self._hook(module)
-
-    def _hook(self, module: nn.Module) -> None:
-        if any(module is m for m in self.roots) or not hookable(module):
-            return
-        self.roots.append(module)
-        self._attach(module)
-
-    def _attach(self, module: nn.Module) -> None:
-        self._handles += [
-            module.register_forward_pre_hook(self._hooks[0]),
-            module.register_forward_hook(self._hooks[1], always_call=True),
-        ]
-
-    def _detach(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-    def _unhooked(self, call: Callable) -> Callable:
-        """`call` with the models as the user made them: hooks must be neither saved with a model nor scripted."""
-
-        @functools.wraps(call)
-        def plain(*args: Any, **kwargs: Any) -> Any:
-            if get_ident() != self._phases.owner or not self._handles:
-                return call(*args, **kwargs)
-            self._detach()
-            try:
-                return call(*args, **kwargs)
-            finally:
-                for module in self.roots:
-                    self._attach(module)
-
-        return plain
-
-    def _before_forward(self, module: nn.Module, *_: object) -> None:
-        if get_ident() != self._phases.owner:
-            return
-        before = self._phases.current
-        self._around.append(before)
-        if before in WHOLE or before == "backward":  # in backward: a recomputation, by a root inside a checkpoint
-            return
-        self._called.add(id(module))
-        if not self.boundary.optimizer_steps and "forward" not in self._around:
-            self._event("forward")
-        if self._phases.recording:
-            device = next((p.device.type for p in module.parameters()), "cpu")
-            self.autocast |= torch.is_autocast_enabled(device)
-        self._switch("forward")
-
-    def _after_forward(self, *_: object) -> None:
-        if get_ident() == self._phases.owner and self._around:
-            self._switch(self._around.pop())
-
-    def called(self) -> list[nn.Module]:
-        """The hooked modules that were called: the models of this loop."""
-        return [m for m in self.roots if id(m) in self._called]
-
-    def _settle_roots(self) -> None:
-        """After a whole step: where no hooked module was called, try those inside it; else the phase is a difference."""
-        whole_step = self.count > self._looked + 1
-        if not whole_step or self.forward_by_difference or any(id(m) in self._called for m in self._candidates):
-            return
-        self._looked = self.count - 1
-        self._candidates = below(self._candidates)[:HOOKED_AT_MOST]
-        for module in self._candidates:
-            self._hook(module)
-        self.forward_by_difference = not self._candidates
-
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _event(self, kind: str, who: int = 0, name: str = "", skipped: bool = False) -> None:
@@ -358,21 +315,27 @@ class StepClock:
             self._history.append((kind, now()))
         if self.boundary.closes(kind, who, name):
             self._close(skipped)
+        elif self.boundary.fragments:
+            self._join_fragments()
 
     def _close(self, skipped: bool) -> None:
-        t = self._switch(self._phases.current)
+        before = self._phases.current
+        t = self._switch("other" if before == "forward" and self._models.abandon() else before)
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
         else:
             self.steps.append(Step(self._begin, t, dict(self._phases.sums), skipped))
             self.count += 1
         if self._device is not None:
-            self._device.end(self._begin)
-        if self.count <= 8:
-            self._settle_roots()
-            self._find_device()
-        if not self._compile_hooked:
-            self._watch_compiler()
+            self._device.end((self._begin, t))
+        if self.boundary.fragments:
+            self._join_fragments()
+        if self.boundary.changes != self._changes:
+            self._changes, self._young = self.boundary.changes, self.count + YOUNG
+        if self.count <= self._young:
+            self._models.settle(self.count)
+            self._look()
+        self._pauses.watch_compiler()
         if self._phases.current == "backward":
             self._deferred = True  # an optimizer inside backward: no profiler may start or stop inside the engine
         elif self._on_step is not None:
@@ -390,17 +353,29 @@ class StepClock:
             self._device.begin()
         self._begin = self._phases.last = now()
 
-    def _find_device(self) -> None:
-        """From the first steps on: does this loop run on CUDA?"""
+    def _join_fragments(self) -> None:
+        """The last steps turned out to be parts of one: what lay between them still belongs to no step."""
+        parts = [self.steps.pop() for _ in range(min(self.boundary.fragments, len(self.steps)))][::-1]
+        self.boundary.fragments = 0
+        phases = dict.fromkeys(p for part in parts for p in part.phases)
+        whole = {p: sum(part.phases.get(p, 0) for part in parts) for p in phases}
+        end, wall = parts[-1].end, sum(part.wall for part in parts)
+        self.steps.append(Step(end - wall, end, whole, any(part.skipped for part in parts)))
+        self.count -= len(parts) - 1
+
+    def _look(self) -> None:
+        """What is this loop made of, and does it run on CUDA?"""
         if self._device is None and torch.cuda.is_initialized():
             self._device = DeviceTimes(torch.cuda)
+        with contextlib.suppress(Exception):  # an uninitialised lazy parameter; asked again when the loop has ended
+            self.met = parts(self)
 
     def wall(self, step: Step) -> int:
         """ns the step took: on the device where that is known, else on the host."""
         if self._device is None:
             return step.wall
         self._device.read()
-        return self._device.walls.get(step.start, step.wall)
+        return self._device.walls.get((step.start, step.end), step.wall)
 
     def settle(self) -> None:
         """After the loop: wait once for its last steps, which the device may still be running."""
@@ -417,56 +392,10 @@ class StepClock:
             self.steps.append(Step(a, b, {"other": b - a}))
             self.count += 1
 
-    # -- spans: garbage collection and compilation -------------------------------------------------------------------------
 
-    def _collecting(self, when: str, _: Mapping[str, int]) -> None:
-        if when == "start":
-            self._gc_began = now()
-        elif self._gc_began and get_ident() == self._phases.owner:
-            self.spans["gc"].append((self._gc_began, now()))
-            self._gc_began = 0
-
-    def _watch_compiler(self) -> None:
-        """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""
-        if self._compile_hooked or "torch._dynamo.callback" not in sys.modules:
-            return
-        self._compile_hooked = True
-        handler = getattr(sys.modules["torch._dynamo.callback"], "callback_handler", None)
-        if handler is None:
-            return
-        began: list[int] = []
-
-        def start(*_: object) -> None:
-            began.append(now())
-
-        def end(*_: object) -> None:
-            if began:
-                self.spans["compile"].append((began.pop(), now()))
-
-        for add, remove, hook in (
-            (handler.register_start_callback, handler.remove_start_callback, start),
-            (handler.register_end_callback, handler.remove_end_callback, end),
-        ):
-            add(hook)
-            self._undo.callback(remove, hook)
-
-
-def hooks_of(clock: StepClock) -> tuple[Callable, Callable]:
-    """Forward hooks as plain functions: `copy.deepcopy(model)` copies a bound method's clock, and a function not.
-
-    Under dynamo `is_compiling` is folded away: the traced hook is empty.
-    """
-    known = weakref.ref(clock)
-
-    def before(module: nn.Module, *_: object) -> None:
-        if not torch.compiler.is_compiling() and (alive := known()) is not None:
-            alive._before_forward(module)
-
-    def after(*_: object) -> None:
-        if not torch.compiler.is_compiling() and (alive := known()) is not None:
-            alive._after_forward()
-
-    return before, after
+def creates_graph(outputs: Any = (), gradients: Any = (), keep: bool = False, create: bool = False, *_: Any, **named: Any) -> bool:  # fmt: skip
+    """Of the arguments of `_engine_run_backward`: are the gradients to be differentiated again?"""
+    return bool(named.get("create_graph", create))
 
 
 def _places() -> Iterator[tuple[Any, str, str]]:

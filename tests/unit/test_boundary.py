@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlsys_studio.profilers.boundary import PATIENCE, Boundary
+from mlsys_studio.profilers.boundary import PATIENCE, SETTLED, Boundary
 
 
 def ends(boundary: Boundary, events: str) -> str:
@@ -20,6 +20,97 @@ def settled(events: str, cycles: int = 6) -> str:
     boundary = Boundary()
     ends(boundary, events * cycles)
     return ends(boundary, events)
+
+
+def steps(events: str, boundary: Boundary | None = None) -> list[str]:
+    """The whole steps of a loop, each as its events: what whoever obeys `closes` and `fragments` ends up with."""
+    boundary, whole, current = boundary or Boundary(), [], ""
+    for e in events:
+        current += e
+        if boundary.closes("optimizer", ord(e), e):
+            whole.append(current)
+            current = ""
+        if boundary.fragments:
+            whole[-boundary.fragments :] = ["".join(whole[-boundary.fragments :])]
+            boundary.fragments = 0
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("round_", "rounds"),
+    [
+        ("DG", 10),  # GAN
+        ("DDDDDG", 10),  # WGAN with n_critic = 5
+        ("DDG", 10),
+        ("ABC", 10),  # an optimizer per layer
+        ("".join(chr(1000 + i) for i in range(100)), 5),  # one a parameter
+        ("D" * SETTLED + "G", 4),
+    ],
+    ids=["gan", "wgan", "two to one", "a layer", "a parameter", "settled"],
+)
+def test_every_round_is_one_step_from_the_first_on(round_, rounds):
+    found = steps(round_ * rounds + round_[0])
+    assert found[0] == round_
+    assert len(found) == rounds
+    assert "".join(found) == round_ * rounds
+
+
+def test_two_generator_updates_after_each_critic_update_end_with_the_critic():
+    assert steps("DGG" * 4 + "D") == ["D", "GGD", "GGD", "GGD", "GGD"]
+
+
+@pytest.mark.parametrize("inner", [1, 3, 5])
+def test_inner_optimizers_that_come_and_go_belong_to_the_outer_ones_step(inner):
+    """Meta-learning: an inner optimizer a task lives for a few steps. From the second outer step on all are exact."""
+    boundary, counts = Boundary(), []
+    for outer in range(8):
+        for task in range(4):
+            who = chr(1000 + outer * 4 + task)
+            counts.append(len(steps(who * inner, boundary)))
+            boundary.forget(ord(who))
+        counts.append(len(steps("A", boundary)))
+    assert counts[-10:] == [0, 0, 0, 0, 1] * 2
+
+
+@pytest.mark.parametrize("dies", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 5, 8, 30])
+def test_every_step_of_many_short_trainings_counts(length, dies):
+    """Hyper-parameter search. Where the last optimizer lives on, the first step of the next may be a late one's."""
+    boundary, count = Boundary(), 0
+    for trial in range(50):
+        who = chr(1000 + trial)
+        count += len(steps(who * length, boundary))
+        if dies:
+            boundary.forget(ord(who))
+    late = length == 1 or length > SETTLED
+    if dies or not late:
+        assert count == 50 * length
+    elif length > 1:
+        assert count == 50 * length - 49
+
+
+def test_an_id_given_to_another_optimizer_is_another_optimizer():
+    boundary = Boundary()
+    assert steps("AG" * 10 + "A", boundary)[-1] == "AG"
+    boundary.forget(ord("G"))
+    boundary.forget(ord("A"))
+    assert steps("GGG", boundary) == ["G", "G", "G"]
+
+
+def test_a_pause_of_the_closer_longer_than_ever_is_not_its_end():
+    """WGAN now and then trains its critic to optimality."""
+    found = steps("DDDDDG" * 10 + "D" * 18 + "G" + "DDDDDG" * 3)
+    assert len(found) == 14
+    assert found[10] == "D" * 18 + "G"
+
+
+def test_two_of_each_in_turn_settle():
+    """Twice as often as a round, which nobody could know: but the unit is decided once."""
+    boundary = Boundary()
+    steps("DDGG" * 4, boundary)
+    before = boundary.changes
+    steps("DDGG" * 10, boundary)
+    assert boundary.changes == before
 
 
 @pytest.mark.parametrize(
@@ -78,9 +169,8 @@ def test_a_changed_closer_is_reported_so_that_counting_starts_again():
 
 
 def test_an_optimizer_that_is_gone_is_not_waited_for():
-    """The next fold's optimizer takes over, once it has stepped as often as patience lasts."""
+    """The next fold's optimizer takes over with its second step: the first could have been a late one's."""
     boundary = Boundary()
     ends(boundary, "dfbA" * 30)
-    ends(boundary, "dfbB" * PATIENCE)
-    assert ends(boundary, "dfbB") == "dfbB|"
+    assert ends(boundary, "dfbBdfbBdfbB") == "dfbBdfbB|dfbB|"
     assert boundary.changes == 1

@@ -4,8 +4,10 @@ import builtins
 import copy
 import gc
 import logging
+import pickle
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.loop import facts
 from mlsys_studio.profilers.step import StepClock, shapes_of
 
 
@@ -114,7 +117,8 @@ def test_a_round_of_two_optimizers_is_one_step():
             for model, optimizer in ((a, first), (b, second)):
                 F.cross_entropy(model(x), y).backward()
                 optimizer.step()
-    assert clock.count == 11  # the very first step of the first optimizer closed one too: nobody could know
+    assert clock.count == 10
+    assert all(sum(step.phases.values()) == step.wall for step in clock.steps)  # of the joined first round too
     assert clock.boundary.unit == "optimizer step (Adam)"
     assert {id(m) for m in clock.called()} == {id(a), id(b)}
 
@@ -364,7 +368,7 @@ def test_compiled_models(how):
     with StepClock() as clock:
         train(target, batches=10)
     assert clock.count == 10
-    assert clock.forward_by_difference is (how == "in place")
+    assert ("compiled in place" in clock.forward_by_difference) is (how == "in place")
     assert clock.steps[-1].phases["forward"] > 0
     assert torch._dynamo.utils.counters["graph_break"] == {}
 
@@ -422,3 +426,206 @@ def test_a_scripted_model_is_left_alone():
     with StepClock() as clock:
         train(scripted, batches=6)
     assert clock.count == 6
+
+
+# -- the loop's objects are the user's ---------------------------------------------------------------------------------
+
+
+def test_models_and_optimizers_of_finished_trials_are_freed_and_their_steps_counted():
+    """A hyper-parameter search. Witnesses: Python's own weak references, and the loop's counter."""
+    gone: list[weakref.ref] = []
+    alive: list[int] = []
+    taken = 0
+    with StepClock() as clock:
+        for trial in range(50):
+            model = mlp(8 + trial % 3)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1**trial)
+            batches = loader(3)
+            gone += [weakref.ref(model), weakref.ref(optimizer), weakref.ref(batches)]
+            for x, y in batches:
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                taken += 1
+            del model, optimizer, batches
+            gc.collect()
+            alive.append(sum(ref() is not None for ref in gone))
+    assert clock.count == taken == 150
+    assert max(alive) == 0
+    assert all(step.phases["forward"] > 0 for i, step in enumerate(clock.steps) if i % 3)  # found at its first step
+
+
+def test_a_trial_inside_a_function_needs_no_collector():
+    """Reference counts free a model at once; a cycle of ours would keep its memory until the collector runs."""
+    gone = []
+
+    def trial():
+        model = mlp()
+        gone.append(weakref.ref(model))
+        train(model, batches=3)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with StepClock() as clock:
+            for _ in range(5):
+                trial()
+                assert gone[-1]() is None
+    finally:
+        gc.enable()
+    assert clock.count == 15
+
+
+@pytest.mark.parametrize("critic_steps", [1, 2, 5])
+def test_a_gan_counts_its_generators_steps(critic_steps):
+    generator, critic = nn.Linear(16, 16), mlp()
+    d, g = torch.optim.Adam(critic.parameters()), torch.optim.Adam(generator.parameters())
+    updates = 0
+    with StepClock() as clock:
+        for i, (x, _) in enumerate(loader(8 * critic_steps), 1):
+            d.zero_grad()
+            (critic(generator(x).detach()) - critic(x)).mean().backward()
+            d.step()
+            if i % critic_steps == 0:
+                g.zero_grad()
+                critic(generator(x)).mean().backward()
+                g.step()
+                updates += 1
+    assert clock.count == updates == 8
+    assert all(sum(step.phases.values()) == step.wall for step in clock.steps)
+    assert clock.boundary.unit == "optimizer step (Adam)"
+
+
+@pytest.mark.parametrize("source", ["loader", "own"])
+def test_an_interrupted_forward_is_left_behind(source):
+    """Torch runs `always_call` hooks for an Exception only. The loop catches it and goes on."""
+
+    class Interrupted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = mlp(), 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return self.inner(x)
+
+    model = Interrupted()
+    optimizer = torch.optim.SGD(model.parameters())
+    batches = loader(10) if source == "loader" else [(torch.randn(8, 16), torch.randint(0, 4, (8,)))] * 10
+    with StepClock() as clock:
+        for x, y in batches:
+            try:
+                loss = F.cross_entropy(model(x), y)
+            except KeyboardInterrupt:
+                continue
+            loss.backward()
+            optimizer.step()
+            time.sleep(0.01)  # between steps: nobody's forward
+    assert clock.count == 9
+    for step in list(clock.steps)[3:]:
+        assert step.phases["other"] >= 10e6 and step.phases["forward"] < 10e6
+
+
+class Replica(nn.Module):
+    """Pickles itself by a state of its own, as DistributedDataParallel does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.inner(x)
+
+    def __getstate__(self):
+        return dict(self.__dict__)
+
+
+@pytest.mark.parametrize("make", [mlp, Replica])
+def test_a_model_pickled_in_the_block_works_and_reports_to_nobody(make):
+    model, made = make(), []
+
+    def between():
+        made.append(pickle.loads(pickle.dumps(model)))
+        made.append(copy.deepcopy(model))
+        made.append(copy.copy(model))
+
+    with StepClock() as clock:
+        train(model, batches=3, between=between)
+        phases = dict(clock._phases.sums)
+        for copied in made:
+            copied(torch.randn(2, 16))
+        assert dict(clock._phases.sums).get("forward", 0) == phases.get("forward", 0)
+        assert list(clock.called()) == [model]
+    for copied in made:
+        assert torch.equal(copied(torch.ones(1, 16)).isfinite(), torch.ones(1, 4, dtype=torch.bool))
+        if make is mlp:
+            assert not copied._forward_hooks and not copied._forward_pre_hooks
+            assert not copied._forward_hooks_always_called
+
+
+def test_a_users_own_hooks_are_copied_with_the_model():
+    model, seen = mlp(), []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    with StepClock():
+        model(torch.randn(2, 16))
+        copied = copy.deepcopy(model)
+    copied(torch.randn(2, 16))
+    assert len(seen) == 2 and len(copied._forward_hooks) == 1
+
+
+def test_an_encoder_layer_keeps_its_fast_path(monkeypatch):
+    """Witness: torch's own operator for it."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    x, calls = torch.randn(2, 3, 16), []
+    fast = torch._transformer_encoder_layer_fwd
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *a: calls.append(1) or fast(*a))
+    with StepClock(), torch.no_grad():
+        layer(x)
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()(x)
+    assert len(calls) == 3
+
+
+def test_parameters_of_no_module_are_not_a_compiled_model():
+    weight = nn.Parameter(torch.randn(4, 16))
+    optimizer = torch.optim.SGD([weight])
+    with StepClock() as clock:
+        for x, y in loader(8):
+            F.cross_entropy(F.linear(x, weight), y).backward()
+            optimizer.step()
+    assert clock.count == 8
+    assert "no module" in clock.forward_by_difference
+    assert clock.steps[-1].phases["forward"] > 0  # by difference
+    found = facts(clock, None)
+    assert not found.compiled and found.model is None and found.optimizer == "SGD"
+
+
+def test_a_model_compiled_in_place_is_known_by_name():
+    torch._dynamo.reset()
+    model = mlp()
+    model.compile(backend="eager")
+    with StepClock() as clock:
+        train(model, batches=6)
+    found = facts(clock, None)
+    assert found.compiled and found.model == "Sequential"
+    assert found.parameters == 16 * 32 + 32 + 32 * 4 + 4
+
+
+def test_a_gradient_of_a_gradient_is_a_span_while_recording():
+    """Which ones: those called with create_graph, by the loop's own stopwatch."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    walls = []
+    with StepClock() as clock:
+        for i, (x, _) in enumerate(loader(6)):
+            if i == 3:
+                clock.record()
+            x.requires_grad_()
+            began = time.time_ns()
+            (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+            walls.append((began, time.time_ns()))
+            slope.square().sum().backward()
+            optimizer.step()
+    spans = clock.spans["create_graph"]
+    assert len(spans) == 3
+    assert all(a <= began <= ended <= b for (began, ended), (a, b) in zip(spans, walls[3:], strict=True))

@@ -1,0 +1,61 @@
+"""What stops a loop now and then, as spans of Unix ns: garbage collections and compilations."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Mapping
+from threading import get_ident
+
+from .phases import Phases, now
+
+
+class Pauses:
+    """`gc` fills only while the phases are being recorded: a clock may run for weeks. `compile` always does."""
+
+    def __init__(self, phases: Phases, undo: contextlib.ExitStack) -> None:
+        self.gc: list[tuple[int, int]] = []
+        self.compile: list[tuple[int, int]] = []
+        self._phases = phases
+        self._undo = undo
+        self._collecting_since = 0
+        self._compiler_hooked = False
+
+    def watch(self) -> None:
+        gc.callbacks.append(self._collecting)
+        self._undo.callback(gc.callbacks.remove, self._collecting)
+        self.watch_compiler()
+
+    def _collecting(self, when: str, _: Mapping[str, int]) -> None:
+        if not self._phases.recording or get_ident() != self._phases.owner:
+            self._collecting_since = 0
+        elif when == "start":
+            self._collecting_since = now()
+        elif self._collecting_since:
+            self.gc.append((self._collecting_since, now()))
+            self._collecting_since = 0
+
+    def watch_compiler(self) -> None:
+        """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""
+        if self._compiler_hooked or "torch._dynamo.callback" not in sys.modules:
+            return
+        self._compiler_hooked = True
+        handler = getattr(sys.modules["torch._dynamo.callback"], "callback_handler", None)
+        if handler is None:
+            return
+        began: list[int] = []
+
+        def start(*_: object) -> None:
+            began.append(now())
+
+        def end(*_: object) -> None:
+            if began:
+                self.compile.append((began.pop(), now()))
+
+        for add, remove, hook in (
+            (handler.register_start_callback, handler.remove_start_callback, start),
+            (handler.register_end_callback, handler.remove_end_callback, end),
+        ):
+            add(hook)
+            self._undo.callback(remove, hook)
