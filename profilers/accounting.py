@@ -25,7 +25,7 @@ from .idle import WHOLE
 from .ledger import Basis, Ledger
 from .profile import OperatorRow
 from .split import Rates, bound, limits, split
-from .timeline import Labels
+from .timeline import Labels, Spans
 
 FASTER = 1.2  # another dtype becomes the reference only where its measured rate is this much higher
 BEATEN = 0.05  # a ceiling is raised where an operator beats it by more than this share of its time ...
@@ -40,11 +40,7 @@ class Counted:
     busy: Busy
     dtype: str
     flops: int  # 0 where the event stands for work that was not done
-
-    @property
-    def again(self) -> bool:
-        """Grad mode is on inside a backward only for a recomputation (or a double backward)."""
-        return self.busy.phase == "backward" and self.busy.event.sequence >= 0
+    again: bool  # a recomputation's
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,8 @@ def account(capture: Capture, device: Device) -> Accounted:
     cells, notes = Cells(), list(capture.notes)
     phases = Labels([(m.time, m.phase) for m in capture.marks])
     busy = list((on_cpu if capture.device == "cpu" else on_cuda)(capture, phases, cells))
-    counted = [_count(b, capture, device) for b in busy]
+    differentiable = Spans(capture.spans.get("create_graph", ()))
+    counted = [_count(b, capture, device, differentiable) for b in busy]
     device, raised = _raise_ceilings(counted, device, capture.wall)
     notes += [*raised, *(device.ceilings.notes if device.ceilings else ())]
     basis = _basis(counted, device)
@@ -82,18 +79,23 @@ def account(capture: Capture, device: Device) -> Accounted:
 # -- rules 2 and 3: costs and their split ----------------------------------------------------------------------------------
 
 
-def _count(busy: Busy, capture: Capture, device: Device) -> Counted:
-    call, cost = busy.event.call, busy.cost
+def _count(busy: Busy, capture: Capture, device: Device, differentiable: Spans) -> Counted:
+    """`differentiable`: backward passes with create_graph. In any other, grad mode is on only for a recomputation."""
+    event = busy.event
+    again = busy.phase == "backward" and event.sequence >= 0 and event.start not in differentiable
+    call, cost = event.call, busy.cost
     if call is None or not isinstance(cost, OpCost):
-        return Counted(busy, "float32" if isinstance(cost, OpCost) else "", 0)
+        return Counted(busy, "float32" if isinstance(cost, OpCost) else "", 0, again)
     dtype = dtype_of(call)
     if dtype == "float32" and capture.device == "cuda" and cost.flops:
         allowed = capture.tf32_convolution if "conv" in busy.event.name else capture.tf32_matmul
         dtype = "tf32" if allowed and "tf32" in device.peak_flops else dtype
-    counted, peak = Counted(busy, dtype, cost.flops), _peak(device, dtype)
-    if counted.again and peak is not None and busy.nanoseconds < 0.5e9 * cost.flops / peak:
-        return Counted(busy, dtype, 0)  # a checkpoint stops inside the last operator it recomputes; its event stays
-    return counted
+    peak = _peak(device, dtype)
+    if again and peak is not None and busy.nanoseconds < 0.5e9 * cost.flops / peak:
+        return Counted(
+            busy, dtype, 0, again
+        )  # a checkpoint stops inside the last operator it recomputes; its event stays
+    return Counted(busy, dtype, cost.flops, again)
 
 
 def _peak(device: Device, dtype: str) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,7 +51,61 @@ def test_a_gan():
             critic(generator(x)).mean().backward()
             two.step()
 
-    counted(loop, generator, critic, steps=STEPS + 1)  # nobody knows at the first optimizer that there is a second
+    counted(loop, generator, critic)
+
+
+def test_a_wgan_with_gradient_penalty():
+    """Five critic updates a step. Witness: nothing is checkpointed, so nothing is recomputed; FLOPs in closed form."""
+    generator, critic = nn.Linear(16, 16), net(1)
+    one, two = torch.optim.Adam(critic.parameters()), torch.optim.Adam(generator.parameters())
+    done = []
+
+    def loop():
+        done.clear()
+        for i, (x, _) in enumerate(batches(5 * STEPS), 1):
+            one.zero_grad()
+            x.requires_grad_()
+            score = critic(x).sum()
+            (slope,) = torch.autograd.grad(score, x, create_graph=True)
+            (score + (slope.norm(dim=1) - 1).square().sum()).backward()
+            one.step()
+            if i % 5 == 0:
+                two.zero_grad()
+                critic(generator(x.detach())).mean().backward()
+                two.step()
+                done.append(i)
+
+    found = counted(loop, generator, critic)
+    assert len(done) == STEPS
+    ledger = found.ledger
+    assert ledger is not None and ledger.nanoseconds("recompute") == 0
+    assert not any(f.key == "recompute" for f in found.findings)
+    forward = 5 * 2 * 4 * (16 * 32 + 32) + 2 * 4 * (16 * 16 + 16 * 32 + 32)
+    in_forward = sum(r.flops for r in found.operators if r.phase == "forward" and r.flops and "mm" in r.name)
+    assert in_forward == forward * ledger.steps
+
+
+def test_trials_of_a_search():
+    """Models of one width, each with an optimizer of its own. They are freed, and what was met is still told."""
+    gone = []
+
+    def trial():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters())
+        gone.append(weakref.ref(model))
+        for x, y in batches(30):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    def loop():
+        for _ in range(6):
+            trial()
+            assert gone[-1]() is None
+
+    found = counted(loop, steps=180)
+    assert found.loop is not None
+    assert (found.loop.model, found.loop.optimizer, found.loop.loader) == ("Sequential", "SGD", "TensorDataset")
+    assert found.loop.parameters == 16 * 32 + 32 + 32 * 4 + 4
 
 
 def test_accumulation():

@@ -84,7 +84,10 @@ class Tape:
             host=tuple(sorted(self.host, key=lambda h: (h.start, -h.end))),
             on_device=tuple(sorted(self.device, key=lambda d: d.start)),
             marks=tuple(Mark(t * US, self.cpu_clock(t) * US, phase) for t, phase in [*self.marks, (end, "other")]),
-            spans={c: tuple((a * US, b * US) for a, b in self.spans.get(c, ())) for c in ("gc", "compile", "comm")},
+            spans={
+                c: tuple((a * US, b * US) for a, b in self.spans.get(c, ()))
+                for c in ("gc", "compile", "comm", "create_graph")
+            },
             clean_wall=self.clean_wall * US,
             clean_phases={p: ns * US for p, ns in self.clean_phases.items()},
             optimizer_bytes=0,

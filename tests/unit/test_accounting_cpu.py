@@ -88,6 +88,15 @@ def test_an_operator_in_backward_under_grad_mode_is_recomputed():
     assert got["backward", "recompute"] == 250 and got["backward", "useful"] == 250
 
 
+def test_a_backward_that_is_differentiated_again_is_no_recomputation():
+    """With create_graph its operators run under grad mode; a checkpoint's, in the backward after it, do too."""
+    tape = Tape(1000, marks=[(0, "backward")], spans={"create_graph": [(0, 500)]})
+    tape.op("aten::mm", 0, 500, mm(400, 500, 500), sequence=7)
+    tape.op("aten::mm", 500, 1000, mm(400, 500, 500), sequence=8)
+    got = cells(tape)
+    assert got["backward", "recompute"] == 250 and got["backward", "useful"] == 250
+
+
 def test_an_event_too_short_for_its_flops_did_not_run_them():
     tape = Tape(1000, marks=[(0, "backward")])
     tape.op("aten::mm", 0, 1000, mm(4000, 5000, 500), sequence=7)  # 20 GFLOP would take 25,000 us
