@@ -87,7 +87,7 @@ def try_remedy(
     preview, steps = remedy.preview(subjects), steps_a_run(step_seconds)
     seconds = RUNS * (WARM + steps) * step_seconds
     limit = STARTING + 2 * seconds
-    told = f"{RUNS} runs of {WARM + steps} steps: about {seconds:.0f} s, and what starting them takes; at most {limit:.0f} s"
+    told = f"{RUNS} runs of {WARM + steps} steps: about {seconds:.0f} s and what starting takes, at most {limit:.0f} s"
     for line in (*wrap(f"trying {preview}", 80), *wrap(told, 80, "  ")):
         progress(line)
     until, before = time.monotonic() + limit, CpuTime.now()
