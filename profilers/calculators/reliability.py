@@ -1,0 +1,126 @@
+"""A long run on devices that fail: how often to checkpoint, what share of the time is then training, how many spares.
+
+    M  mean seconds between failures of the whole run      δ  seconds a checkpoint stops it      R  seconds to restart
+    τ  seconds of training between two checkpoints
+
+Failures are taken as independent and memoryless, so n devices fail n times as often as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, expm1, lgamma, log, log1p, sqrt
+
+from ..errors import UsageError
+from ..views.sheet import Figures, Row, Sheet, Shown
+from ..views.units import duration, percent
+
+
+def young(mtbf: float, write: float) -> float:
+    """Best τ to first order, sqrt(2 δ M) (Young 1974)."""
+    _positive(mtbf=mtbf, write=write)
+    return sqrt(2 * write * mtbf)
+
+
+def daly(mtbf: float, write: float) -> float:
+    """Best τ to higher order (Daly 2006, eq. 37); M where a checkpoint takes 2M or longer."""
+    _positive(mtbf=mtbf, write=write)
+    if write >= 2 * mtbf:
+        return mtbf
+    ratio = sqrt(write / (2 * mtbf))
+    return sqrt(2 * write * mtbf) * (1 + ratio / 3 + ratio**2 / 9) - write
+
+
+def goodput(mtbf: float, write: float, restart: float, interval: float) -> float:
+    """Share of the wall time that is training and is kept: τ / (M e^(R/M) (e^((τ+δ)/M) - 1)) (Daly 2006, eq. 20)."""
+    _positive(mtbf=mtbf, interval=interval)
+    if min(write, restart) < 0:
+        raise UsageError(f"write and restart are seconds of at least 0, not {write!r} and {restart!r}")
+    if (interval + write + restart) / mtbf > 700:  # e^700 is the largest a float holds: no checkpoint is ever reached
+        return 0.0
+    return interval / (mtbf * exp(restart / mtbf) * expm1((interval + write) / mtbf))
+
+
+def available(device_mtbf: float, repair: float) -> float:
+    """Share of the time a device is up that fails every `device_mtbf` seconds and is back after `repair`."""
+    _positive(device_mtbf=device_mtbf)
+    return device_mtbf / (device_mtbf + repair)
+
+
+def spares(needed: int, availability: float, confidence: float = 0.99) -> int:
+    """Fewest spare units with which `needed` are up at any moment with this probability (binomial).
+
+    A unit is what is swapped at once, usually a node; `availability` is its own.
+    """
+    if needed < 1 or not 0 < availability <= 1 or not 0 < confidence < 1:
+        raise UsageError(
+            f"spares(needed={needed!r}, availability={availability!r}, confidence={confidence!r}): "
+            "needed is at least 1, availability in (0, 1], confidence between 0 and 1"
+        )
+    extra = 0
+    while _at_most(extra, needed + extra, 1 - availability) < confidence:
+        extra += 1
+    return extra
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability(Shown):
+    """Seconds; `goodput` at `interval`, which is Daly's."""
+
+    devices: int
+    device_mtbf: float
+    mtbf: float
+    write: float
+    restart: float
+    interval: float
+    young: float
+    goodput: float
+
+    def sheet(self) -> Sheet:
+        rows = (
+            Row("a failure every", duration(self.mtbf * 1e9), f"{duration(self.device_mtbf * 1e9)} a device / devices"),
+            Row("checkpoint every", duration(self.interval * 1e9), "Daly 2006, eq. 37"),
+            Row("by Young's rule", duration(self.young * 1e9), "Young 1974: sqrt(2 x write x MTBF)"),
+            Row("goodput", percent(self.goodput), "share of time that is training and kept; Daly 2006, eq. 20"),
+        )
+        basis = (
+            f"{self.devices} devices, {duration(self.write * 1e9)} a checkpoint, {duration(self.restart * 1e9)} "
+            "a restart; failures independent and memoryless"
+        )
+        return Sheet("Reliability", basis, (Figures("", rows),))
+
+
+def reliability(devices: int, *, device_mtbf: float, write: float, restart: float) -> Reliability:
+    """A run's failures, best checkpoint interval and goodput, from one device's mean seconds between failures."""
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise UsageError(f"devices must be a whole number of at least 1, and {devices!r} is not")
+    _positive(device_mtbf=device_mtbf)
+    mtbf = device_mtbf / devices
+    interval = daly(mtbf, write)
+    return Reliability(
+        devices=devices,
+        device_mtbf=device_mtbf,
+        mtbf=mtbf,
+        write=write,
+        restart=restart,
+        interval=interval,
+        young=young(mtbf, write),
+        goodput=goodput(mtbf, write, restart, interval),
+    )
+
+
+def _at_most(k: int, n: int, p: float) -> float:
+    """P(X <= k) for X of binomial(n, p); in logarithms, because n is thousands."""
+    if p == 0:
+        return 1.0
+    if k >= n:
+        return 1.0
+    return sum(
+        exp(lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log1p(-p)) for i in range(k + 1)
+    )
+
+
+def _positive(**seconds: float) -> None:
+    for name, value in seconds.items():
+        if not value > 0:
+            raise UsageError(f"{name} must be more than 0 seconds, and {value!r} is not")
