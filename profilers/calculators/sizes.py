@@ -116,16 +116,16 @@ def build(
 
 def _with_encoder(decoder: Transformer, layers: int) -> Transformer:
     """The same blocks without a mask, and a decoder whose blocks look at them."""
-    first, last = decoder.stack[0].block, decoder.stack[-1].block
-    free, looks = replace(last.attention, causal=False), replace(last.attention, causal=False)
-    head = replace(first, attention=replace(free, relative_buckets=first.attention.relative_buckets))
+    block = decoder.stack[-1].block
+    free = replace(block.attention, causal=False, relative_buckets=0)
+    biased = replace(free, relative_buckets=decoder.stack[0].block.attention.relative_buckets)
     encoder = replace(
         decoder,
         name=f"{decoder.name} encoder",
-        stack=_runs([head, *[replace(last, attention=free)] * (layers - 1)]),
+        stack=_runs(replace(block, attention=free if i else biased) for i in range(layers)),
         head=False,
     )
-    stack = tuple(Repeated(each.count, replace(each.block, cross=looks)) for each in decoder.stack)
+    stack = tuple(Repeated(each.count, replace(each.block, cross=free)) for each in decoder.stack)
     return replace(decoder, stack=stack, encoder=encoder)
 
 
