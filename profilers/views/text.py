@@ -172,7 +172,7 @@ def findings(found: Sequence[Finding], width: int) -> list[str]:
             lines.append(lead + pad(finding.title, width - len(lead) - len(gain)) + gain)
         else:
             lines += [*_led(lead, finding.title, width, most=3), *wrap(gain, width, "    ")]
-        lines += wrap(finding.evidence, width, "    ", most=4) + wrap(finding.advice, width, "    ", most=4)
+        lines += wrap(finding.evidence, width, "    ", most=6) + wrap(finding.advice, width, "    ", most=4)
         if finding.remedy is not None:
             lines += wrap(f"%mlsys fix {number}   ({finding.remedy})", width, "    ", most=2)
     if len(found) > 30:
