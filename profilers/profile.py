@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .diff import Diff
     from .regression import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def middle(walls: Sequence[int]) -> int:
@@ -114,6 +114,7 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     loop: Loop | None = None  # what the loop is made of, where it was seen
+    disturbed_ns: int = 0  # by which a profiled step was longer than a clean one and the profiler's price: others' work
     schema: int = SCHEMA
 
     # Views, exchange and comparison import this module, so its methods import them late.

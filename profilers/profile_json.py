@@ -102,6 +102,8 @@ def _incoherences(profile: Profile) -> Iterator[str]:
         yield "a step time is negative"
     if any(min(row.nanoseconds, row.calls, row.flops or 0, row.bytes or 0) < 0 for row in profile.operators):
         yield "an operator has a negative number"
+    if profile.disturbed_ns < 0:
+        yield "it was disturbed by a negative time"
     if profile.memory and any((getattr(profile.memory, f.name) or 0) < 0 for f in fields(profile.memory)):
         yield "a number of bytes is negative"
     ledger = profile.ledger

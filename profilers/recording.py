@@ -72,10 +72,10 @@ class Recording:
 
     def _build(self, clock: StepClock, recorder: Recorder, notes: list[str]) -> Profile:
         capture = recorder.capture() if self._mode == "full" else None
-        ledger, operators = None, ()
+        ledger, operators, disturbed = None, (), 0
         if capture is not None:
             try:
-                ledger, operators = self._account(capture)  # it has the recorder's notes
+                ledger, operators, disturbed = self._account(capture)  # it has the recorder's notes
             except Exception as error:  # noqa: BLE001  a fault of ours must not cost the user what was measured
                 notes.append(f"no ledger: the account failed, please report it ({type(error).__name__}: {error})")
         elif clock.count:
@@ -96,9 +96,10 @@ class Recording:
             environment=environment(),
             loop=self._facts(clock, capture, notes),
             notes=tuple(dict.fromkeys(notes)),
+            disturbed_ns=disturbed,
         )
 
-    def _account(self, capture: Capture) -> tuple[Ledger, tuple[OperatorRow, ...]]:
+    def _account(self, capture: Capture) -> tuple[Ledger, tuple[OperatorRow, ...], int]:
         from .accounting import account
         from .ceilings import measure, remember
         from .hardware import detect
@@ -108,7 +109,7 @@ class Recording:
         accounted = account(capture, device)
         if accounted.device.ceilings is not None and accounted.device is not device:
             remember(device, accounted.device.ceilings)  # this run beat them
-        return accounted.ledger, accounted.operators
+        return accounted.ledger, accounted.operators, accounted.disturbed
 
     @staticmethod
     def _facts(clock: StepClock, capture: Capture | None, notes: list[str]) -> Loop | None:

@@ -226,4 +226,5 @@ def anything(dice: random.Random, every: tuple[str, ...] | None = None) -> Profi
         tuple(Trial(s, s, ratio(), 1.5, 0.5, 2.5, dice.random() < 0.5, s, ratio()) for s in strings),
         {s: s for s in strings},
         strings,
+        disturbed_ns=ns(),
     )

@@ -128,8 +128,9 @@ def test_measurement_is_bounded_by_its_price_and_the_rest_is_said():
         tape.op("aten::mm", t, t + 2, mm(2, 2, 2))
     got = cells(tape, priced)
     assert got["forward", "measurement"] == 15  # 5 events x 1 us x 3, of an excess of 60
-    ledger = account(tape.capture(device="cpu"), priced).ledger
-    assert any("disturbed by 0.04 ms" in note or "disturbed by 0.05 ms" in note for note in ledger.notes)
+    accounted = account(tape.capture(device="cpu"), priced)
+    assert accounted.disturbed == (100 - 40 - 15) * US
+    assert any("disturbed by 0.04 ms" in note or "disturbed by 0.05 ms" in note for note in accounted.ledger.notes)
 
 
 def test_a_device_nobody_calibrated_still_gives_a_time_only_ledger():
