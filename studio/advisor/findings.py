@@ -59,8 +59,8 @@ class Disturbance:
         steps, n = profile.steps, ledger.steps
         if not steps.clean:
             return cls(0.0, {})
-        # What comes every few steps is in the mean, single slow steps of others' making too: doubt is rather too small.
-        step = max(0.0, step_ns(ledger) - max(steps.median, statistics.fmean(steps.clean)))
+        # That is beyond the clean median. What comes every few steps is in no median, but in the mean.
+        step = max(0.0, min(profile.disturbed_ns, step_ns(ledger) - statistics.fmean(steps.clean)))
         if profile.loop is not None and profile.loop.device != "cpu":
             return cls(step, {})
         own = {p: (ns - ledger.nanoseconds("measurement", phase=p)) / n for p, ns in ledger.by_phase().items()}

@@ -211,7 +211,9 @@ def disturbed(cells: dict[tuple[str, str], float], clean: float, device="cpu", *
     """The same profile, its clean steps having taken `clean` ms each, and so much of it in each phase."""
     whole = profile(cells, device=device)
     medians = {phase: int(ms * MS) for phase, ms in phases.items()}
-    return replace(whole, steps=replace(whole.steps, clean=(int(clean * MS),) * 7, phases=medians))
+    own = sum(ms for (_, cause), ms in cells.items() if cause != "measurement")
+    steps = replace(whole.steps, clean=(int(clean * MS),) * 7, phases=medians)
+    return replace(whole, steps=steps, disturbed_ns=int((own - clean) * MS))
 
 
 def doubts(found) -> dict[str, str]:
@@ -229,6 +231,7 @@ def test_what_a_neighbour_may_have_taken_is_doubtful():
     assert said["gc"].endswith("all of it")
     assert doubts(findings(disturbed(cells, clean=90)))["logging"].endswith("most of it")  # 5 of 9
     assert not any(doubts(findings(disturbed(cells, clean=95))).values())
+    assert not any(doubts(findings(replace(disturbed(cells, clean=85), disturbed_ns=0))).values())
 
 
 def test_doubt_stays_in_the_phases_that_were_longer():
