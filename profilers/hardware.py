@@ -42,6 +42,8 @@ class Device:
     confidence: str = ""  # of the spec: "high" | "medium" | "low"
     ceilings: Ceilings | None = None  # measured on this machine
     notes: tuple[str, ...] = ()
+    matmul_flops: Mapping[str, float] = field(default_factory=dict)  # best matmul published, FLOP/s; of few devices
+    multiprocessors: int | None = None
 
     def with_ceilings(self, ceilings: Ceilings) -> Device:
         """The same device, with what was measured on it."""
@@ -134,6 +136,8 @@ def _spec(row: Mapping) -> Device:
         bandwidth=row["bandwidth_gb_s"] * 1e9,
         confidence=row["confidence"],
         notes=(row["note"],) if row["note"] else (),
+        matmul_flops={dtype: tera * 1e12 for dtype, tera in row.get("matmul_tera", {}).items()},
+        multiprocessors=row.get("multiprocessors"),
     )
 
 
