@@ -18,7 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import inf
 
 from ..errors import UsageError
@@ -77,8 +77,8 @@ def partition(layers: Sequence[Layer], devices: int, bandwidth: float = inf, *, 
     return Partition(chosen, slowest)
 
 
-def even(costs: Sequence[float], parts: int) -> list[float]:
-    """Cost of each of `parts` contiguous runs of `costs`, the dearest of them as cheap as can be.
+def even(costs: Sequence[float], parts: int) -> list[int]:
+    """Cuts of `costs` into `parts` contiguous runs, the dearest of them as cheap as can be: 0, …, len(costs).
 
     By bisection on the limit that a greedy filling needs; a float's 53 bits bound it.
     """
@@ -94,8 +94,7 @@ def even(costs: Sequence[float], parts: int) -> list[float]:
             low = middle
     cuts = _filled(total, high)
     unused = [cut for cut in range(1, len(costs)) if cut not in cuts]
-    cuts = sorted(cuts + unused[: parts + 1 - len(cuts)])  # where fewer parts would do, any may be split
-    return [total[b] - total[a] for a, b in pairwise(cuts)]
+    return sorted(cuts + unused[: parts + 1 - len(cuts)])  # where fewer parts would do, any may be split
 
 
 def _filled(total: Sequence[float], limit: float) -> list[int]:

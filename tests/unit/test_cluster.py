@@ -1,0 +1,56 @@
+"""Clusters: where ranks fall on nodes, and rates with their one efficiency."""
+
+from collections import Counter
+
+import pytest
+
+from mlsys_studio.profilers.calculators.cluster import cluster, rates
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.hardware import lookup
+
+
+@pytest.mark.parametrize("ranks, stride", [(8, 1), (4, 8), (16, 1), (16, 2), (6, 4), (3, 2), (64, 1), (8, 16)])
+def test_a_group_knows_how_many_of_its_ranks_share_a_node(ranks, stride):
+    """Witness: number the ranks and look; where nodes get unlike numbers, the least is not overstated."""
+    found = cluster("H100-SXM5", 1024, inter="InfiniBand-NDR").group(ranks, stride)
+    on_node = Counter(rank * stride // 8 for rank in range(ranks))
+    assert found.in_node <= max(on_node.values())
+    if len(set(on_node.values())) == 1:
+        assert found.in_node == max(on_node.values())
+
+
+def test_neighbours_in_a_node_use_its_link():
+    built = cluster("A100-SXM4-80GB", 64, inter="InfiniBand-HDR")
+    assert (built.neighbour(4).name, built.neighbour(8).name, built.nodes) == ("NVLink3", "InfiniBand-HDR", 8)
+
+
+@pytest.mark.parametrize(
+    "device, dtype, published", [("A100-SXM4-80GB", "bfloat16", 0.87), ("H100-SXM5", "float16", 0.80)]
+)
+def test_the_efficiency_is_the_published_one(device, dtype, published):
+    """stas00/ml-engineering prints 87 % and 80 % of the dense peak."""
+    found = rates(lookup(device), dtype)
+    assert found.efficiency == pytest.approx(published, abs=0.005) and "published" in found.source
+    assert found.matmul / found.peak == pytest.approx(found.bandwidth / lookup(device).bandwidth)
+
+
+def test_one_device_needs_no_link():
+    assert cluster("T4", 1).nodes == 1
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: cluster("H101", 8), "no spec for device 'H101'"),
+        (lambda: cluster("H100-SXM5", 16, inter="NDR9000"), "no link is called 'NDR9000'"),
+        (lambda: cluster("H100-SXM5", 16), "16 devices are 2 nodes; give inter="),
+        (lambda: cluster("H100-SXM5", 12, inter="NDR"), "12 devices do not fill nodes of 8"),
+        (lambda: cluster("H100-SXM5", -8), "devices must be a whole number of at least 1"),
+        (lambda: rates(lookup("H100-SXM5"), "bfloat16", 1.2), "no device is faster than its peak"),
+        (lambda: rates(lookup("T4"), "float16"), "nobody published the best float16 matmul of T4; give efficiency="),
+        (lambda: rates(lookup("T4"), "bfloat16"), "T4 has no bfloat16 peak"),
+    ],
+)
+def test_bad_input(call, said):
+    with pytest.raises(UsageError, match=said):
+        call()
