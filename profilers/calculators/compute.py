@@ -47,7 +47,7 @@ class Flops:
     @property
     def attention_share(self) -> float:
         """The part that grows with the square of the sequence, of the total."""
-        return (self.scores + self.values) / self.total
+        return (self.scores + self.values) / (self.total or 1)
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -91,6 +91,7 @@ def _six(left_out: Callable[[Transformer], int] = lambda model: 0, attention: bo
 
 
 def _counted(model: Transformer, sequence: int, recompute: Recompute) -> float:
+    """Of an encoder-decoder: for a token of either half, which are as long."""
     return training_flops(model, sequence=sequence, recompute=recompute).hardware / sequence
 
 

@@ -55,7 +55,7 @@ class Utilization(Shown):
             Row("MFU", percent(self.mfu), f"convention {self.convention}, {each}"),
             Row("HFU", percent(self.hfu), "recomputation counts"),
             Row("FLOP/s a device", rate(self.flops_per_second), "which the model needs"),
-            Row("tokens/s", three(self.tokens_per_second), f"{self.devices:,} device{'s' * (self.devices > 1)}"),
+            Row("tokens/s", f"{self.tokens_per_second:,.0f}", f"{self.devices:,} device{'s' * (self.devices > 1)}"),
         ]
         if iteration is not None:
             rows.append(Row("iteration", duration(iteration * 1e9), f"{self.tokens_per_iteration:,.0f} tokens"))

@@ -121,7 +121,7 @@ def sizes(family: str, draw: random.Random) -> dict[str, Any]:
                 "num_heads": heads,
                 "vocab_size": vocab,
             }
-            return {"d_model": hidden, "d_kv": 8, "d_ff": width, **rest}
+            return {"d_model": hidden, "d_kv": 8, "d_ff": width, "decoder_start_token_id": 0, **rest}
         case "vit":
             return {**bert, "image_size": 48, "patch_size": 8, "num_labels": 7}
     return {**(bert if family in (*ENCODERS, "falcon", "gpt_neox") else llama), **own.get(family, {})}
