@@ -44,40 +44,39 @@ BACKWARD = (
 )
 
 
-@costs(*FORWARD)
+RAW_FORWARD = ("aten::_flash_attention_forward", "aten::_efficient_attention_forward")
+RAW_BACKWARD = ("aten::_flash_attention_backward", "aten::_efficient_attention_backward")
+
+
+@costs(*FORWARD, *RAW_FORWARD)
 def attention(call: Call) -> Cost:
-    """q [b, h, s, d], k [b, g, t, d], v [b, g, t, e] -> [b, h, s, e]; g < h heads of k and v are shared, not repeated."""
-    if not dense(call):
-        return None
-    q, k, v = (call.shape(name) for name in ("query", "key", "value"))
-    return _forward(call, heads=prod(q[:-2]), s=q[-2], t=k[-2], d=q[-1], e=v[-1])
+    """q [b, h, s, d], k [b, g, t, d], v [b, g, t, e] -> [b, h, s, e]; g < h heads of k and v are shared, not repeated.
+
+    The raw ones have the heads behind the sequence: q [b, s, h, d], k [b, t, g, d].
+    """
+    return _forward(call, **_sizes(call)) if dense(call) else None
 
 
-@costs(*BACKWARD)
+@costs(*BACKWARD, *RAW_BACKWARD)
 def attention_backward(call: Call) -> Cost:
     """Scores again, then the gradients of v, probabilities, q and k: 3 products of width d, 2 of width e."""
+    return _backward(call, **_sizes(call)) if dense(call) else None
+
+
+def model_flops(call: Call) -> int | None:
+    """What the model asks for: all pairs, masked or not, and no scores again in the backward, which has twice the
+    forward's products then. The convention of MFU, and the same whichever kernel runs."""
     if not dense(call):
         return None
+    size = _sizes(call)
+    forward = 2 * size["heads"] * size["s"] * size["t"] * (size["d"] + size["e"])
+    return 2 * forward if "backward" in call.name else forward
+
+
+def _sizes(call: Call) -> dict[str, int]:
     q, k, v = (call.shape(name) for name in ("query", "key", "value"))
-    return _backward(call, heads=prod(q[:-2]), s=q[-2], t=k[-2], d=q[-1], e=v[-1])
-
-
-@costs("aten::_flash_attention_forward", "aten::_efficient_attention_forward")
-def raw_attention(call: Call) -> Cost:
-    """As `attention`, with heads behind the sequence: q [b, s, h, d], k [b, t, g, d]."""
-    if not dense(call):
-        return None
-    q, k, v = (call.shape(name) for name in ("query", "key", "value"))
-    return _forward(call, heads=q[0] * q[2], s=q[1], t=k[1], d=q[3], e=v[3])
-
-
-@costs("aten::_flash_attention_backward", "aten::_efficient_attention_backward")
-def raw_attention_backward(call: Call) -> Cost:
-    """As `attention_backward`, with heads behind the sequence."""
-    if not dense(call):
-        return None
-    q, k, v = (call.shape(name) for name in ("query", "key", "value"))
-    return _backward(call, heads=q[0] * q[2], s=q[1], t=k[1], d=q[3], e=v[3])
+    heads, along = (q[0] * q[2], 1) if call.name in RAW_FORWARD + RAW_BACKWARD else (prod(q[:-2]), -2)
+    return dict(heads=heads, s=q[along], t=k[along], d=q[-1], e=v[-1])
 
 
 def dense(call: Call) -> bool:
