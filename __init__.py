@@ -9,6 +9,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in `typing`, which would be a third of this file's import time
 if TYPE_CHECKING:
     from .magics import load_ipython_extension, unload_ipython_extension
+    from .profilers.calculators.live import flops
+    from .profilers.calculators.transformer import transformer
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
     from .profilers.profile import Profile
@@ -20,8 +22,10 @@ _HOMES = {
     "Ledger": "profilers.ledger",
     "Profile": "profilers.profile",
     "UsageError": "profilers.errors",
+    "flops": "profilers.calculators.live",
     "load_ipython_extension": "magics",
     "profile": "studio.profiling",
+    "transformer": "profilers.calculators.transformer",
     "unload_ipython_extension": "magics",
 }
 
@@ -30,8 +34,10 @@ __all__ = [
     "Profile",
     "UsageError",
     "__version__",
+    "flops",
     "load_ipython_extension",
     "profile",
+    "transformer",
     "unload_ipython_extension",
 ]
 

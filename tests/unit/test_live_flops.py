@@ -1,0 +1,574 @@
+"""FLOPs of live models. Witnesses: published integers, closed forms written here, torch's own counter on plain layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlsys_studio import flops
+from mlsys_studio.profilers import cost_registry
+from mlsys_studio.profilers.cost import Call, OpCost, costs
+from mlsys_studio.profilers.errors import UsageError
+
+transformers = pytest.importorskip("transformers")
+
+
+def hugging_face(name: str, **sizes: Any) -> nn.Module:
+    """A model of transformers without weights: `name` as in GPT2LMHeadModel, built from its own configuration class."""
+    kind = getattr(transformers, name)
+    with torch.device("meta"):
+        return kind(kind.config_class(**sizes))
+
+
+# -- published integers ----------------------------------------------------------------------------------------------
+# ../shared/data/flop_counter_comparison.json: FlopCounterMode on meta, torchvision's own counts, closed forms.
+
+PUBLISHED = {
+    "ResNetForImageClassification": (8_178_368_512, dict(num_labels=1000), (1, 3, 224, 224)),
+    "ViTForImageClassification": (35_127_656_448, dict(num_labels=1000), (1, 3, 224, 224)),
+    "BertModel": (22_348_431_360, {}, (1, 128)),
+    "GPT2LMHeadModel": (32_228_179_968, {}, (1, 128)),
+}
+# The gradient of the image is not wanted: the first convolution, 2 · output positions · weights.
+NOT_WANTED = {
+    "ResNetForImageClassification": 2 * 112 * 112 * 64 * 3 * 7 * 7,
+    "ViTForImageClassification": 2 * 14 * 14 * 768 * 3 * 16 * 16,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_counts_to_the_last_digit(name: str):
+    expected, sizes, shape = PUBLISHED[name]
+    count = flops(hugging_face(name, **sizes), shape)
+    assert count.forward == expected
+    assert count.backward == 2 * expected - NOT_WANTED.get(name, 0)
+    assert (count.recompute, count.total) == (0, count.forward + count.backward)
+    assert not count.uncounted
+
+
+# -- transformers in closed form -----------------------------------------------------------------------------------------
+
+
+def products(*terms: tuple[int, ...]) -> int:
+    """2 FLOP for each multiply-add of each product of sizes."""
+    total = 0
+    for term in terms:
+        size = 2
+        for factor in term:
+            size *= factor
+        total += size
+    return total
+
+
+def test_grouped_query_llama():
+    h, layers, a, g, f, vocab, d, b, s = 512, 3, 8, 2, 1376, 1000, 64, 2, 96
+    model = hugging_face(
+        "LlamaForCausalLM",
+        hidden_size=h,
+        num_hidden_layers=layers,
+        num_attention_heads=a,
+        num_key_value_heads=g,
+        intermediate_size=f,
+        vocab_size=vocab,
+    )
+    layer = products((s, h, a * d), (s, h, g * d), (s, h, g * d), (s, a * d, h), *[(s, h, f)] * 3, *[(a, s, s, d)] * 2)
+    count = flops(model, (b, s))
+    assert count.forward == b * (layers * layer + products((s, h, vocab)))
+    assert count.backward == 2 * count.forward
+
+
+@pytest.mark.parametrize("experts", ["grouped_mm", "batched_mm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixtral_counts_the_experts_a_token_meets(experts: str, dtype: torch.dtype):
+    h, layers, a, g, f, vocab, d, s, n, k = 128, 2, 4, 2, 200, 300, 32, 40, 8, 3
+    model = hugging_face(
+        "MixtralForCausalLM",
+        hidden_size=h,
+        num_hidden_layers=layers,
+        num_attention_heads=a,
+        num_key_value_heads=g,
+        intermediate_size=f,
+        vocab_size=vocab,
+        num_local_experts=n,
+        num_experts_per_tok=k,
+    ).to(dtype)
+    model.set_experts_implementation(experts)
+    attention = products((s, h, a * d), (s, h, g * d), (s, h, g * d), (s, a * d, h), *[(a, s, s, d)] * 2)
+    mixture = products((s, h, n), *[(k * s, h, f)] * 3)
+    count = flops(model, (1, s))
+    assert count.forward == layers * (attention + mixture) + products((s, h, vocab))
+    assert count.backward == 2 * count.forward
+    assert not count.uncounted
+
+
+def test_multi_head_latent_attention():
+    h, a, s, q_rank, kv_rank, rope, nope, v = 192, 4, 50, 48, 32, 16, 24, 20
+    model = hugging_face(
+        "DeepseekV3Model",
+        hidden_size=h,
+        num_hidden_layers=1,
+        first_k_dense_replace=1,
+        num_attention_heads=a,
+        num_key_value_heads=a,
+        intermediate_size=256,
+        vocab_size=100,
+        q_lora_rank=q_rank,
+        kv_lora_rank=kv_rank,
+        qk_rope_head_dim=rope,
+        qk_nope_head_dim=nope,
+        v_head_dim=v,
+    )
+    count = flops(model, (1, s))
+    down = products((s, h, q_rank), (s, h, kv_rank + rope))
+    up = products((s, q_rank, a * (nope + rope)), (s, kv_rank, a * (nope + v)))
+    scores = products((a, s, s, nope + rope), (a, s, s, v))
+    expected = down + up + scores + products((s, a * v, h))
+    found = {part.path: part.whole for part in count.modules}["layers.0.self_attn"]
+    assert (found.forward, found.backward) == (expected, 2 * expected)
+    assert count.forward == expected + products(*[(s, h, 256)] * 3)
+
+
+def test_loss_in_a_dict_from_keywords():
+    model = hugging_face("GPT2LMHeadModel", n_layer=2)
+    tokens = torch.zeros(2, 64, dtype=torch.long)
+    count = flops(model, input_ids=tokens, labels=tokens)
+    assert count.forward == flops(model, (2, 64)).forward
+    assert count.backward == 2 * count.forward
+    assert "labels int64 [2, 64]" in count.inputs
+
+
+@pytest.mark.parametrize("backward", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_llama_3_405b_without_its_weights(backward: bool):
+    """Seconds and bytes are in tests/benchmarks/flop_counters.py: a clock in a test fails on a busy machine."""
+    h, layers, a, g, f, vocab, d, s = 16384, 126, 128, 8, 53248, 128256, 128, 8192
+    model = hugging_face(
+        "LlamaForCausalLM",
+        hidden_size=h,
+        num_hidden_layers=layers,
+        num_attention_heads=a,
+        num_key_value_heads=g,
+        intermediate_size=f,
+        vocab_size=vocab,
+    )
+    layer = products((s, h, a * d), (s, h, g * d), (s, h, g * d), (s, a * d, h), *[(s, h, f)] * 3, *[(a, s, s, d)] * 2)
+    count = flops(model, (1, s), backward=backward)
+    assert count.parameters == 405_853_388_800  # Llama Team 2024, arXiv:2407.21783: "405B"
+    assert count.forward == layers * layer + products((s, h, vocab))
+    assert count.backward == (2 * count.forward if backward else 0)
+
+
+# -- layers, against torch's counter ---------------------------------------------------------------------------------------
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, (3, 5), dilation=2),
+            nn.ConvTranspose2d(8, 4, 3, stride=2, output_padding=1),
+        ),
+        (2, 6, 33, 35),
+    ),
+    "one dimension": (lambda: nn.Sequential(nn.Conv1d(4, 6, 5), nn.GELU(), nn.Conv1d(6, 2, 1)), (3, 4, 20)),
+    "three dimensions": (lambda: nn.Conv3d(2, 3, (1, 2, 3)), (1, 2, 5, 6, 7)),
+    "recurrent": (lambda: nn.LSTM(8, 16, 2, bidirectional=True), (5, 3, 8)),
+    "encoder": (lambda: nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), (2, 9, 32)),
+    "encoder in evaluation": (lambda: nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval(), (2, 9, 32)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_as_torch_counts_them(name: str):
+    build, shape = LAYERS[name]
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        result = build()(torch.empty(shape))
+        result = result[0] if isinstance(result, tuple) else result
+        result.sum().backward()
+    count = flops(build(), shape)
+    assert count.total == counter.get_total_flops()
+    assert not count.uncounted
+
+
+def test_a_depthwise_convolution_forward_and_backward():
+    """Each of 8 · 15 · 13 outputs meets 3 · 5 weights; torch's counter forgets the groups in the backward."""
+    count = flops(nn.Conv2d(8, 8, (3, 5), groups=8, bias=False), torch.empty(2, 8, 17, 17, requires_grad=True))
+    assert (count.forward, count.backward) == (2 * 2 * 8 * 15 * 13 * 15, 2 * 2 * 2 * 8 * 15 * 13 * 15)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_counts_the_same_whichever_kernel_runs(causal: bool):
+    """Two products over all pairs forward, four backward, whatever a fused kernel computes again."""
+    b, heads, s, t, d = 2, 3, 16, 16, 8
+
+    class Asks(nn.Module):
+        def __init__(self, *backends: Any) -> None:
+            super().__init__()
+            self.backends = backends
+
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            with torch.nn.attention.sdpa_kernel(list(self.backends)):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    given = [torch.empty(b, heads, length, d, requires_grad=True) for length in (s, t, t)]
+    kernels = torch.nn.attention.SDPBackend
+    by_kernel = [flops(Asks(kind), *given) for kind in (kernels.FLASH_ATTENTION, kernels.MATH)]
+    for count in by_kernel:
+        assert count.forward == 2 * 2 * b * heads * s * t * d
+        assert count.backward == 2 * count.forward
+    assert len({tuple(count.by_operator) for count in by_kernel}) == 2  # they were two kernels
+    assert "aten::_scaled_dot_product_flash_attention" in by_kernel[0].by_operator
+
+
+# -- gradients that nobody wants -----------------------------------------------------------------------------------------------
+
+
+class LoRA(nn.Module):
+    """y = W x + B A x with W frozen (Hu et al. 2021, arXiv:2106.09685)."""
+
+    def __init__(self, i: int, o: int, rank: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(i, o, bias=False).requires_grad_(False)
+        self.a, self.b = nn.Linear(i, rank, bias=False), nn.Linear(rank, o, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.b(self.a(x))
+
+
+def test_low_rank_adapters_leave_the_frozen_gradients_out():
+    n, i, m, o, r = 7, 16, 24, 10, 4
+    count = flops(nn.Sequential(LoRA(i, m, r), nn.ReLU(), LoRA(m, o, r)), (n, i))
+    assert count.forward == products((n, i, m), (n, i, r), (n, r, m), (n, m, o), (n, m, r), (n, r, o))
+    first = products((n, r, m), (n, r, m), (n, i, r))  # of B, of A x, of A; nothing of W or x
+    second = products((n, r, o), (n, r, o), (n, m, r), (n, m, r), (n, m, o))  # and of x through A and W
+    assert count.backward == first + second
+
+
+def test_the_input_gradient_counts_where_it_is_wanted():
+    plain = flops(nn.Linear(16, 24), (7, 16))
+    wanted = flops(nn.Linear(16, 24), torch.empty(7, 16, requires_grad=True))
+    assert wanted.backward - plain.backward == products((7, 16, 24))
+
+
+def test_tied_weights_are_one_parameter_and_two_products():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = nn.Linear(8, 20, bias=False), nn.Linear(8, 20, bias=False)
+            self.out.weight = self.into.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.into(x).sum() + self.out(x)
+
+    count = flops(Tied(), (5, 8))
+    assert (count.parameters, count.forward) == (160, 2 * products((5, 8, 20)))
+
+
+# -- activation checkpointing --------------------------------------------------------------------------------------------------
+
+
+class Scaled(torch.autograd.Function):
+    """A product under no grad mode, as in many a custom layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, w = ctx.saved_tensors
+        return grad @ w.T, x.T @ grad
+
+
+class ScaledLayer(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return Scaled.apply(x, self.weight)
+
+
+class Rerun(torch.autograd.Function):
+    """Checkpointing as libraries write it for themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.part = part
+        ctx.save_for_backward(x)
+        return part(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None]:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.part(x)
+        torch.autograd.backward(y, grad)
+        return None, x.grad
+
+
+RERUNS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]] = {
+    "not": lambda part, x: part(x),
+    "reentrant": lambda part, x: checkpoint(part, x, use_reentrant=True),
+    "by hooks": lambda part, x: checkpoint(part, x, use_reentrant=False),
+    "by a library's own": lambda part, x: Rerun.apply(part, x),
+}
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, what: str, how: str) -> None:
+        super().__init__()
+        self.first, self.inner, self.scaled = nn.Linear(16, 16), nn.Linear(16, 16), ScaledLayer(16, 16)
+        self.what, self.how = what, how
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = {
+            "a module": lambda y: self.inner(y).relu(),
+            "a function": lambda y: (y @ self.inner.weight).relu(),
+            "a module with its own backward": lambda y: self.scaled(y).relu(),
+            "a function with its own backward": lambda y: Scaled.apply(y, self.inner.weight).relu(),
+        }
+        return RERUNS[self.how](parts[self.what], self.first(x))
+
+
+@pytest.mark.parametrize("how", [each for each in RERUNS if each != "not"])
+@pytest.mark.parametrize("what", ["a module", "a function", "a module with its own backward"])
+def test_what_the_backward_computes_again_is_apart(what: str, how: str):
+    """One product runs again. What the model asks for is the same as without checkpointing."""
+    count, plain = flops(Checkpointed(what, how), (5, 16)), flops(Checkpointed(what, "not"), (5, 16))
+    one = products((5, 16, 16))
+    assert count.recompute == one
+    assert (count.forward, count.backward) == (plain.forward, plain.backward) == (2 * one, 3 * one)
+    assert count.model_flops == plain.total
+    assert count.total == plain.total + one
+
+
+@pytest.mark.parametrize("how", ["reentrant", "by hooks"])
+def test_a_function_with_its_own_backward_runs_again_in_a_checkpoint(how: str):
+    assert flops(Checkpointed("a function with its own backward", how), (5, 16)).recompute == products((5, 16, 16))
+
+
+@pytest.mark.filterwarnings("ignore:.*activation_checkpointing_enable")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_transformer_runs_its_blocks_twice(reentrant: bool):
+    model = hugging_face("GPT2LMHeadModel", n_layer=2).train()
+    plain = flops(model, (1, 64))
+    model.gradient_checkpointing_enable(dict(use_reentrant=reentrant))
+    count = flops(model, (1, 64))
+    blocks = sum(part.whole.forward for part in count.modules if part.kind == "GPT2Block")
+    assert count.recompute == blocks == plain.forward - products((64, 768, 50257))
+    assert count.model_flops == plain.total
+    assert all(part.own.recompute == part.own.forward for part in count.modules if ".h." in part.path)
+
+
+# -- by module -----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_flop_has_its_module_forward_and_backward():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+            self.twice = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.twice(self.twice(self.body(x)))
+            return y @ y.T
+
+    n, one = 5, products((5, 8, 8))
+    count = flops(Net(), (n, 8))
+    parts = {part.path: part for part in count.modules}
+    assert (parts["body.0"].own.forward, parts["body.0"].own.backward) == (one, one)  # no gradient of the input
+    assert (parts["body.1"].own.forward, parts["body.1"].own.backward) == (one, 2 * one)
+    assert (parts["twice"].own.forward, parts["twice"].own.backward) == (2 * one, 4 * one)
+    assert (parts[""].own.forward, parts[""].own.backward) == (products((n, n, 8)), 2 * products((n, n, 8)))
+    assert parts["body"].own.total == 0
+    assert parts["body"].whole.total == 5 * one
+    assert (
+        sum(part.own.total for part in count.modules)
+        == count.total
+        == sum(each.total for each in count.by_operator.values())
+    )
+
+
+# -- what has no formula ---------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("mlsys_test::mix", mutates_args=())
+def mix(x: Tensor, w: Tensor) -> Tensor:
+    return x @ w
+
+
+@mix.register_fake
+def _(x: Tensor, w: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], w.shape[1])
+
+
+class Mixes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mix(mix(x, self.w), self.w) @ self.w
+
+
+def test_an_operator_without_a_formula_is_named_and_never_zero():
+    count = flops(Mixes(), (5, 8), backward=False)
+    assert dict(count.uncounted) == {"mlsys_test::mix": 2}
+    assert count.forward == products((5, 8, 8))
+    assert "mlsys_test::mix ×2" in str(count)
+
+
+def test_a_registered_cost_counts_it():
+    try:
+
+        @costs("mlsys_test::mix")
+        def cost(call: Call) -> OpCost:
+            (n, k), (_, m) = call.shapes
+            return OpCost(flops=2 * n * k * m, bytes=0)
+
+        count = flops(Mixes(), (5, 8), backward=False)
+    finally:
+        cost_registry.FORMULAS.pop("mlsys_test::mix", None)
+    assert not count.uncounted
+    assert count.forward == 3 * products((5, 8, 8))
+
+
+def test_products_that_have_no_formula_of_ours_are_named_too():
+    assert set(flops(nn.Bilinear(3, 4, 5), (2, 3), (2, 4)).uncounted) == {"aten::_trilinear"}
+    assert flops(nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.LayerNorm(4)), (2, 4)).uncounted == {}
+
+
+# -- inputs ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_inputs_as_shapes_as_tensors_and_on_meta():
+    for given in ((7, 16), torch.zeros(7, 16), torch.empty(7, 16, device="meta")):
+        assert flops(nn.Linear(16, 24), given).forward == products((7, 16, 24))
+
+
+def test_a_shape_is_of_tokens_where_the_model_begins_with_an_embedding():
+    model = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 24))
+    assert flops(model, (1, 7)).forward == products((7, 16, 24))
+    assert flops(model.bfloat16(), (1, 7)).inputs == "int64 [1, 7]"
+    assert flops(nn.Linear(4, 4).bfloat16(), (2, 4)).inputs == "bfloat16 [2, 4]"
+
+
+def test_a_hugging_face_model_brings_its_own_inputs():
+    model = hugging_face("GPT2LMHeadModel", n_layer=1)
+    tokens = model.dummy_inputs["input_ids"]
+    assert flops(model).forward == flops(model, tuple(tokens.shape)).forward
+
+
+def test_without_a_backward():
+    count = flops(nn.Linear(16, 24).requires_grad_(False), (7, 16), backward=False)
+    assert (count.forward, count.backward, count.total) == (products((7, 16, 24)), 0, products((7, 16, 24)))
+
+
+def test_under_no_grad_and_under_inference_mode():
+    expected = flops(nn.Linear(16, 24), (7, 16))
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            assert flops(nn.Linear(16, 24), (7, 16)) == expected
+
+
+def test_a_model_made_for_another_device():
+    class OnCuda(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.arange(24, device="cuda")
+
+    assert flops(OnCuda(16, 24), (7, 16)).forward == products((7, 16, 24))
+
+
+def test_a_compiled_model_is_counted_as_written():
+    assert flops(torch.compile(nn.Linear(16, 24)), (7, 16)).forward == products((7, 16, 24))
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------------------
+
+
+class Reads(nn.Module):
+    def __init__(self, how: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.how = nn.Linear(4, 4), how
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (lambda x: x * x.sum().item(), "Reads depends on values"),
+        (lambda x: x if x.sum() > 0 else -x, "Reads depends on values"),
+        (lambda x: x[x > 0], "Reads depends on values"),
+        (lambda x: torch.from_numpy(x.detach().numpy()), "custom operator"),
+        (lambda x: x.detach(), "pass backward=False"),
+    ],
+)
+def test_what_has_no_one_count_is_refused_in_a_sentence(how, says: str):
+    with pytest.raises(UsageError, match=says) as refused:
+        flops(Reads(how), (2, 4))
+    assert "\n" not in str(refused.value)
+
+
+def test_experts_in_a_loop_are_refused_with_what_to_type():
+    model = hugging_face("MixtralForCausalLM", hidden_size=64, num_hidden_layers=1, intermediate_size=32, vocab_size=50)
+    model.set_experts_implementation("eager")
+    with pytest.raises(UsageError, match=r'layers\.0\.mlp.*set_experts_implementation\("grouped_mm"\)'):
+        flops(model, (1, 8))
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "says"),
+    [
+        (lambda x: x, ((1, 2),), "this is a function"),
+        (nn.Linear(2, 2), (), "give inputs for Linear"),
+        (nn.Linear(2, 2), ((-1, 2),), "negative size"),
+        (nn.LazyLinear(2), ((1, 2),), "run a lazy one once"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(model, inputs, says: str):
+    with pytest.raises(UsageError, match=says):
+        flops(model, *inputs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_refused():
+    with pytest.raises(UsageError, match=r"before torch\.jit"):
+        flops(torch.jit.script(nn.Linear(2, 2)), (1, 2))
+
+
+def test_an_error_of_the_model_is_its_own():
+    with pytest.raises(RuntimeError, match="reduction dim"):
+        flops(nn.Linear(3, 4), (2, 5))
+
+
+# -- shown -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_text_fits_and_the_page_is_escaped():
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("<script>alert(1)</script>" + "x" * 90, nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return next(self.children())(x)
+
+    count = flops(Named(), (3, 4))
+    shown = count._repr_mimebundle_()
+    assert max(map(len, shown["text/plain"].splitlines())) <= 80
+    assert "<script" not in shown["text/html"]
+    assert f"{count.forward:,}" in shown["text/plain"]
+    assert "Uncounted: none" in shown["text/plain"]
+
+
+def test_alike_layers_are_one_line():
+    text = str(flops(hugging_face("GPT2LMHeadModel"), (1, 16)))
+    assert "h.0–11 GPT2Block" in text
+    assert max(map(len, text.splitlines())) <= 80
