@@ -14,17 +14,20 @@ from math import exp, expm1, lgamma, log, log1p, sqrt
 from ..errors import UsageError
 from ..views.sheet import Figures, Row, Sheet, Shown
 from ..views.units import duration, percent
+from .amounts import positive, whole
 
 
 def young(mtbf: float, write: float) -> float:
     """Best τ to first order, sqrt(2 δ M) (Young 1974)."""
-    _positive(mtbf=mtbf, write=write)
+    positive("mtbf", mtbf)
+    positive("write", write)
     return sqrt(2 * write * mtbf)
 
 
 def daly(mtbf: float, write: float) -> float:
     """Best τ to higher order (Daly 2006, eq. 37); M where a checkpoint takes 2M or longer."""
-    _positive(mtbf=mtbf, write=write)
+    positive("mtbf", mtbf)
+    positive("write", write)
     if write >= 2 * mtbf:
         return mtbf
     ratio = sqrt(write / (2 * mtbf))
@@ -33,7 +36,8 @@ def daly(mtbf: float, write: float) -> float:
 
 def goodput(mtbf: float, write: float, restart: float, interval: float) -> float:
     """Share of the wall time that is training and is kept: τ / (M e^(R/M) (e^((τ+δ)/M) - 1)) (Daly 2006, eq. 20)."""
-    _positive(mtbf=mtbf, interval=interval)
+    positive("mtbf", mtbf)
+    positive("interval", interval)
     if min(write, restart) < 0:
         raise UsageError(f"write and restart are seconds of at least 0, not {write!r} and {restart!r}")
     if (interval + write + restart) / mtbf > 700:  # e^700 is the largest a float holds: no checkpoint is ever reached
@@ -43,7 +47,7 @@ def goodput(mtbf: float, write: float, restart: float, interval: float) -> float
 
 def available(device_mtbf: float, repair: float) -> float:
     """Share of the time a device is up that fails every `device_mtbf` seconds and is back after `repair`."""
-    _positive(device_mtbf=device_mtbf)
+    positive("device_mtbf", device_mtbf)
     return device_mtbf / (device_mtbf + repair)
 
 
@@ -92,9 +96,8 @@ class Reliability(Shown):
 
 def reliability(devices: int, *, device_mtbf: float, write: float, restart: float) -> Reliability:
     """A run's failures, best checkpoint interval and goodput, from one device's mean seconds between failures."""
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise UsageError(f"devices must be a whole number of at least 1, and {devices!r} is not")
-    _positive(device_mtbf=device_mtbf)
+    whole("devices", devices)
+    positive("device_mtbf", device_mtbf)
     mtbf = device_mtbf / devices
     interval = daly(mtbf, write)
     return Reliability(
@@ -118,9 +121,3 @@ def _at_most(k: int, n: int, p: float) -> float:
     return sum(
         exp(lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log1p(-p)) for i in range(k + 1)
     )
-
-
-def _positive(**seconds: float) -> None:
-    for name, value in seconds.items():
-        if not value > 0:
-            raise UsageError(f"{name} must be more than 0 seconds, and {value!r} is not")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import UsageError
+from .amounts import whole
 
 
 def amdahl(serial: float, devices: int) -> float:
@@ -20,5 +21,4 @@ def gustafson(serial: float, devices: int) -> float:
 def _check(serial: float, devices: int) -> None:
     if not 0 <= serial <= 1:
         raise UsageError(f"the serial part is a share of the time, from 0 to 1, and {serial!r} is not")
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise UsageError(f"devices must be a whole number of at least 1, and {devices!r} is not")
+    whole("devices", devices)

@@ -96,7 +96,7 @@ def test_it_shows_itself_in_eighty_columns():
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda: young(0, 60), "mtbf must be more than 0 seconds"),
+        (lambda: young(0, 60), "mtbf must be a number above 0"),
         (lambda: goodput(HOUR, -1, 0, 60), "write and restart"),
         (lambda: spares(8, 1.5), r"availability in \(0, 1\]"),
         (lambda: reliability(0, device_mtbf=1e6, write=1, restart=1), "devices must be a whole number"),
