@@ -4,7 +4,6 @@
 # make lint            ruff and pyright
 # make bench           the benchmarks, each with its targets
 # make test-notebooks  the courseware, executed
-# make vision          torchvision and timm, for tests of their published counts
 # make gpu             GPU tests and benchmarks, by PYTHON's torch and pytest
 # make clean           everything that was built; .venv stays
 
@@ -17,6 +16,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.ready-tests
+# torchvision's wheel wants the torch it was built with and, beside another, breaks transformers: so not among packages.
 VISION := torchvision==0.28.0 timm==1.0.31 pillow==13.0.0
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
 
@@ -28,7 +28,7 @@ INSTALL := $(PY) -m pip install --progress-bar off -c constraints.txt -e
 TOLD := 2> >(sed '/^WARNING: Location .* is ignored/d' >&2) \
     | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 
-.PHONY: help demo test lab lint bench test-notebooks vision gpu clean
+.PHONY: help demo test lab lint bench test-notebooks gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,10 +53,6 @@ bench: $(READY)
 
 test-notebooks: $(TESTS_READY)
 	@$(PY) -m pytest tests/notebooks
-
-# Beside .venv: torchvision's wheel wants the torch it was built with, and breaks transformers where that is another.
-vision: $(READY)
-	@$(PY) -m pip install --progress-bar off --no-deps --target build/vision $(VISION) $(TOLD)
 
 # Nothing is installed here, not even .venv: the link gives the repository root the name it is imported by.
 gpu:
@@ -84,4 +80,5 @@ $(READY): pyproject.toml constraints.txt
 $(TESTS_READY): $(READY)
 	@echo "packages for the tests"
 	@$(INSTALL) '.[torch,notebook,test]' $(TOLD)
+	@$(PY) -m pip install --progress-bar off --no-deps --upgrade --target $(VENV)/vision $(VISION) $(TOLD)
 	@touch $@

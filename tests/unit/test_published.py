@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 import vision
 
+from mlsys_studio.profilers.calculators.activations import korthikanti_activation_bytes, score_bytes_over_hidden
 from mlsys_studio.profilers.calculators.compute import forward_flops
 from mlsys_studio.profilers.calculators.conventions import flops_per_token, six_n
+from mlsys_studio.profilers.calculators.kv_cache import kv_bytes_per_token
 from mlsys_studio.profilers.calculators.models import model
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.presets import preset, presets
 from mlsys_studio.profilers.calculators.recompute import Recompute
+from mlsys_studio.profilers.calculators.states import Offload, deepspeed_bytes, deepspeed_host_bytes, zero_bytes
 from mlsys_studio.profilers.calculators.training import co2_tonnes, energy_mwh, petaflop_days, run
 from mlsys_studio.profilers.calculators.utilization import Peak, Utilization, peak_of, utilization
 from mlsys_studio.profilers.errors import UsageError
@@ -29,6 +32,7 @@ OURS = Path(__file__).parents[1] / "data" / "published.json"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "calculator_reference.json"
 
 Inputs = Mapping[str, Any]
+EACH = "tok_s_gpu|tps|tokens_per_s_gpu|tokens_per_s_per_gpu|tok_s_per_gpu|tps_per_gpu"  # tokens a second of one device
 
 
 class Undetermined(Exception):
@@ -48,7 +52,7 @@ def needs(inputs: Inputs, *names: str) -> list[Any]:
     found = [next((inputs[each] for each in name.split("|") if each in inputs), None) for name in names]
     missing = [name for name, value in zip(names, found, strict=True) if value is None]
     if missing:
-        raise Undetermined(f"needs {', '.join(missing)}")
+        raise Undetermined(f"needs {', '.join(name.partition('|')[0] for name in missing)}")
     return found
 
 
@@ -101,8 +105,11 @@ def the_preset_of(inputs: Inputs):
     return next(iter(fitting.values()))
 
 
-def per_parameter(formula: str, otherwise: int) -> int:
-    """FLOP a parameter and token by the convention an entry names: "3ND" (each token meets one half), "8TP/(nX)"."""
+def per_parameter(inputs: Inputs, formula: str, otherwise: int) -> float:
+    """FLOP a parameter and token: a given factor, or the convention an entry names, such as "3ND" or "8TP/(nX)"."""
+    given = [value for name, value in inputs.items() if "factor" in name or "per_param" in name]
+    if given:
+        return given[0]
     found = re.match(r"(\d+)(?:ND|TP|PT)", formula)
     return int(found[1]) if found else otherwise
 
@@ -166,7 +173,7 @@ def counted(name: str, image: int | None):
 def training(inputs: Inputs, unit: str, formula: str) -> float:
     if "tokens" in inputs:
         size, tokens = needs(inputs, "params|active_params", "tokens")
-        total = six_n(size) / 6 * per_parameter(formula, 6) * tokens
+        total = six_n(size) / 6 * per_parameter(inputs, formula, 6) * tokens
         return petaflop_days(total) if unit.startswith("PF-days") else total / scale(unit)
     if "seq" not in inputs:
         raise Undetermined("needs tokens or seq")
@@ -206,7 +213,7 @@ def measured(inputs: Inputs) -> Utilization:
     elif "tokens_per_s" in inputs:
         rates = {"tokens_per_second": inputs["tokens_per_s"]}
     else:
-        (speed,) = needs(inputs, "tok_s_gpu|tps")
+        (speed,) = needs(inputs, EACH)
         rates = {"tokens_per_second": speed * devices}
     done = token_flops(inputs, recompute(inputs))
     needed = token_flops(inputs, "none")
@@ -244,15 +251,15 @@ def days(inputs: Inputs, unit: str, formula: str) -> float:
         (devices,) = needs(inputs, "gpus|chips")
         return inputs["gpu_hours"] / devices / 24 * in_a_day
     tokens, devices = needs(inputs, "tokens", "gpus|chips")
-    if "tok_s_gpu" in inputs or "tokens_per_s" in inputs:
-        rate = inputs.get("tokens_per_s") or inputs["tok_s_gpu"] * devices
+    if "tokens_per_s" in inputs or set(EACH.split("|")) & set(inputs):
+        rate = inputs.get("tokens_per_s") or needs(inputs, EACH)[0] * devices
         return tokens / rate / 86400 * in_a_day
     (size,) = needs(inputs, "params|active_params")
     if "mfu" in inputs:
         factor, each = 6, inputs["mfu"] * peak(inputs).flops
     else:  # Megatron's FLOP/s are the hardware's, with every layer recomputed
         factor, each = 8, needs(inputs, "tflops|achieved_tflops_per_gpu")[0] * 1e12
-    total = size * per_parameter(formula, factor) * tokens
+    total = size * per_parameter(inputs, formula, factor) * tokens
     return run(total, devices=devices, flops_per_second=each).days * in_a_day
 
 
@@ -275,6 +282,63 @@ def energy(inputs: Inputs, unit: str, _: str) -> float:
     return co2_tonnes(mwh, carbon)
 
 
+def in_bytes(unit: str) -> float:
+    """Bytes in one of the unit: GB are 1e9, GiB 2^30."""
+    found = re.match(r"([kKMGT]?)(i?)B|bytes?", unit)
+    if found is None:
+        raise Undetermined(f"no unit of bytes: {unit}")
+    power = " KMGT".index((found[1] or " ").upper())
+    return (1024 if found[2] else 1000) ** power
+
+
+def model_states(inputs: Inputs, unit: str, _: str) -> float:
+    (size,) = needs(inputs, "params")
+    each = inputs.get("bytes_per_param") or inputs.get("bytes")
+    if each:
+        return size * each / in_bytes(unit)
+    if "dp" in inputs:
+        return zero_bytes(size, inputs["dp"], inputs.get("stage", 0)) / in_bytes(unit)
+    (devices,) = needs(inputs, "gpus")
+    largest, stage = inputs.get("largest_layer", 0), inputs.get("stage", 3 if "largest_layer" in inputs else 2)
+    said = str(inputs.get("offload", "none"))
+    offload: Offload = "none" if said == "none" else "optimizer+parameters" if "param" in said else "optimizer"
+    if any(word in str(inputs).lower() for word in ("'cpu'", "'host'")):
+        return deepspeed_host_bytes(size, devices, stage, largest_layer=largest, offload=offload) / in_bytes(unit)
+    return deepspeed_bytes(size, devices, stage, largest_layer=largest, offload=offload) / in_bytes(unit)
+
+
+def kv(inputs: Inputs, unit: str, _: str) -> float:
+    names = {
+        "layers": "layers",
+        "kv_heads": "kv_heads",
+        "head_dim": "head_dim",
+        "kv_rank": "kv_lora_rank",
+        "rope_dim": "qk_rope_head_dim",
+        "itemsize": "bytes",
+    }
+    needs(inputs, "layers", "bytes", "kv_heads|kv_lora_rank", "head_dim|qk_rope_head_dim")
+    each = kv_bytes_per_token(**{ours: inputs[theirs] for ours, theirs in names.items() if theirs in inputs})
+    tokens = 1 if "/token" in unit else inputs.get("seq", 1) * inputs.get("batch", 1)
+    return each * tokens / in_bytes(unit)
+
+
+def activations(inputs: Inputs, unit: str, _: str) -> float:
+    sequence, hidden, heads = needs(inputs, "seq", "hidden", "heads")
+    if unit == "ratio":
+        return score_bytes_over_hidden(sequence=sequence, hidden=hidden, heads=heads)
+    return korthikanti_activation_bytes(
+        sequence=sequence,
+        batch=inputs.get("batch", 1),
+        hidden=hidden,
+        heads=heads,
+        layers=inputs.get("layers", 1),
+        tp=inputs.get("tp", 1),
+        sequence_parallel="sequence parallel" in str(inputs),
+        recompute=recompute(inputs),
+        itemsize=2 * inputs.get("bytes_factor", 1),
+    ) / in_bytes(unit)
+
+
 def ratio(inputs: Inputs, _: str, __: str) -> float:
     before, after = needs(inputs, "iter_a", "iter_b")
     return before / after
@@ -291,6 +355,9 @@ CATEGORIES: dict[str, Callable[[Inputs, str, str], float]] = {
     "training_time": days,
     "gpu_hours": gpu_hours,
     "energy": energy,
+    "model_state_memory": model_states,
+    "kv_cache": kv,
+    "activation_memory": activations,
     "ratio": ratio,
 }
 

@@ -2,7 +2,7 @@
 
 torchvision's wheels want the very build of torch they were made for. Beside another one (torch without CUDA, say) two
 operators are missing, which no classifier calls, and it cannot be imported: they are declared here. Because such an
-installation breaks transformers' Trainer, it is kept out of .venv: `make vision` puts it into build/vision.
+installation breaks transformers' Trainer, it is kept from the other packages: `make test` puts it into .venv/vision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-BESIDE = Path(__file__).parents[2] / "build" / "vision"
+BESIDE = Path(__file__).parents[2] / ".venv" / "vision"
 _declared: list[Any] = []  # a torch Library forgets its operators when it is collected
 
 
@@ -34,7 +34,7 @@ def installed(name: str) -> ModuleType:
                 installed("torchvision")
             return importlib.import_module(name)
     except ImportError:
-        pytest.skip(f"{name} is not here; type `make vision`")
+        pytest.skip(f"{name} is not here; type `make test`")
     except RuntimeError as error:
         if "torchvision::nms does not exist" not in str(error):
             raise
