@@ -82,14 +82,14 @@ class Reliability(Shown):
 
     def sheet(self) -> Sheet:
         rows = (
-            Row("a failure every", duration(self.mtbf * 1e9), f"{duration(self.device_mtbf * 1e9)} a device / devices"),
-            Row("checkpoint every", duration(self.interval * 1e9), "Daly 2006, eq. 37"),
-            Row("by Young's rule", duration(self.young * 1e9), "Young 1974: sqrt(2 x write x MTBF)"),
+            Row("a failure every", _said(self.mtbf), f"{_said(self.device_mtbf)} a device / devices"),
+            Row("checkpoint every", _said(self.interval), "Daly 2006, eq. 37"),
+            Row("by Young's rule", _said(self.young), "Young 1974: sqrt(2 x write x MTBF)"),
             Row("goodput", percent(self.goodput), "share of time that is training and kept; Daly 2006, eq. 20"),
         )
         basis = (
-            f"{self.devices} devices, {duration(self.write * 1e9)} a checkpoint, {duration(self.restart * 1e9)} "
-            "a restart; failures independent and memoryless"
+            f"{self.devices:,} devices, {_said(self.write)} a checkpoint, {_said(self.restart)} a restart; "
+            "failures independent and memoryless"
         )
         return Sheet("Reliability", basis, (Figures("", rows),))
 
@@ -110,6 +110,10 @@ def reliability(devices: int, *, device_mtbf: float, write: float, restart: floa
         young=young(mtbf, write),
         goodput=goodput(mtbf, write, restart, interval),
     )
+
+
+def _said(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else duration(seconds * 1e9)
 
 
 def _at_most(k: int, n: int, p: float) -> float:
