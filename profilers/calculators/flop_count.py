@@ -32,6 +32,7 @@ class FlopCount(Shown):
     by_operator: Mapping[str, Flops]  # largest first
     uncounted: Mapping[str, int]
     free: Mapping[str, int]
+    compared: str = ""  # with a closed form, or why not
 
     @property
     def forward(self) -> int:
@@ -103,6 +104,8 @@ class FlopCount(Shown):
         else:
             yield "Uncounted: none."
         yield f"{sum(self.free.values()):,} calls of {len(self.free)} other operators have no FLOPs by the convention."
+        if self.compared:
+            yield f"{self.compared[0].upper()}{self.compared[1:]}."
 
 
 def _branches(module: ModuleFlops, depth: int, indent: str = "") -> Iterator[tuple[str, Flops]]:

@@ -12,9 +12,11 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .cross_check import cross_check
 from .flop_count import FlopCount
 from .module_tree import Flops, Whereabouts, tree
 
@@ -38,7 +40,8 @@ def flops(model: nn.Module, *inputs: Any, backward: bool = True, **kwargs: Any) 
     ------
     UsageError
         Where the forward depends on values and not on shapes alone, has an operator without a fake implementation, or
-        nothing needs a gradient. An error of the model's own (a wrong shape, say) is raised as it is.
+        nothing needs a gradient, or the closed form of its config has another number. An error of the model's own (a
+        wrong shape, say) is raised as it is.
     """
     from .counting import Counting
     from .stand_in import Fakes
@@ -51,7 +54,8 @@ def flops(model: nn.Module, *inputs: Any, backward: bool = True, **kwargs: Any) 
         args, kwargs = _all_fake(fakes, (args, kwargs))
         with where.calls(), counting:
             _step(model, args, kwargs, counting, backward)
-    return _count(model, describe(args, kwargs), counting)
+    count = _count(model, describe(args, kwargs), counting)
+    return replace(count, compared=cross_check(count, model, args, kwargs))
 
 
 def _step(model: nn.Module, args: Any, kwargs: Any, counting: Counting, backward: bool) -> None:
