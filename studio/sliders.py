@@ -12,6 +12,7 @@ from typing import Any
 from ..profilers.errors import UsageError
 from ..profilers.views.markup import tag
 from ..profilers.views.sheet import Shown, sheet_html
+from .registry import Face
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ def doublings(low: int, high: int, start: int) -> tuple[int, ...]:
     return tuple(sorted(values))
 
 
-def what_if(compute: Callable[..., Shown], settings: Mapping[str, Any], sliders: Sequence[Slider]) -> Any:
+def what_if(face: Face, compute: Callable[..., Shown], settings: Mapping[str, Any], sliders: Sequence[Slider]) -> Any:
     """A widget: `compute(**settings)`, with one slider for each of some settings."""
+    if face != "magic":
+        raise UsageError("sliders need a notebook; leave out --sliders, or type the same line there after %mlsys")
     try:
         import ipywidgets
     except ImportError:

@@ -27,7 +27,7 @@ def area(width: int, height: int) -> Area:
 
 
 def test_moving_a_slider_computes_anew():
-    box = what_if(area, {"width": 2, "height": 5}, [Slider("width", "width, m", doublings(1, 16, 2))])
+    box = what_if("magic", area, {"width": 2, "height": 5}, [Slider("width", "width, m", doublings(1, 16, 2))])
     slider, answer = box.children
     assert "10 m2" in answer.value
     slider.value = 8
@@ -41,3 +41,8 @@ def test_moving_a_slider_computes_anew():
 def test_doublings_hold_where_one_starts():
     assert doublings(1, 16, 6) == (1, 2, 4, 6, 8, 16)
     assert doublings(128, 1000, 128) == (128, 256, 512)
+
+
+def test_a_shell_is_told_where_sliders_are():
+    with pytest.raises(UsageError, match="sliders need a notebook"):
+        what_if("command", area, {"width": 2, "height": 5}, [])

@@ -1,0 +1,41 @@
+"""`flops`: of a live model counted while it runs without data, of a known architecture in closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from ..registry import Call, Expression, verb
+from ..subject import SAYS, subject
+
+
+@verb
+def flops(
+    model: Annotated[list[str], SAYS],
+    *,
+    inputs: Annotated[Any, Expression("what it is called with: a tensor, a tuple, or a dict of keywords")] = None,
+    forward: Annotated[bool, "leave out the backward"] = False,
+    batch: Annotated[int, "sequences, for a preset or config"] = 1,
+    sequence: Annotated[int | None, "tokens of a sequence, for a preset or config"] = None,
+    call: Call,
+) -> Any:
+    """Count the FLOPs of a step exactly: by phase, operator and module, and what cannot be counted."""
+    from ...profilers.calculators.architecture import Transformer
+    from ...profilers.errors import UsageError
+
+    found = subject(model, call)
+    if isinstance(found, Transformer):
+        from ...profilers.calculators.transformer import transformer
+
+        if inputs is not None:
+            raise UsageError(
+                f"--inputs are for a model of the notebook, and {found.name} is known by its sizes; type --sequence 2048"
+            )
+        return transformer(found, batch=batch, sequence=sequence)
+    if sequence is not None:
+        raise UsageError(f"--sequence is for presets and configs; {model[0]} is a live model, so type --inputs x")
+    from ...profilers.calculators.live import flops as count
+
+    if isinstance(inputs, dict) or hasattr(inputs, "keys"):  # a tokenizer's BatchEncoding is no dict
+        return count(found, backward=not forward, **inputs)
+    given = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
+    return count(found, *given, backward=not forward)

@@ -1,0 +1,131 @@
+"""The calculators as verbs: what their first word may name, what they refuse, and that sizes need no torch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlsys_studio.profilers.calculators.architecture import Transformer
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.studio.parsing import parse
+from mlsys_studio.studio.registry import Call
+from mlsys_studio.studio.running import run, to_json
+from mlsys_studio.studio.subject import sizes, subject
+
+torch = pytest.importorskip("torch")
+
+PERCEPTRON = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+# One multiply-add is 2 FLOP; the input needs no gradient: 3 rows through 8x16 and 16x4.
+FORWARD = 2 * 3 * (8 * 16 + 16 * 4)
+BACKWARD = 2 * 3 * (8 * 16 + 2 * 16 * 4)
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 32}
+
+
+def call(**namespace: Any) -> Call:
+    return Call("magic", namespace, None, print)
+
+
+def answer(line: str, **namespace: Any) -> Any:
+    return run(parse(shlex.split(line), "%mlsys"), call(**namespace))
+
+
+def refused(line: str, **namespace: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        answer(line, **namespace)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_word_is_first_the_users_own_object():
+    assert subject(["net"], call(net=PERCEPTRON)) is PERCEPTRON
+    assert subject(["nets['small'][0]"], call(nets={"small": [PERCEPTRON]})) is PERCEPTRON
+    found = subject(["llama-3-8b"], call(llama=PERCEPTRON))  # no subtraction of theirs
+    assert isinstance(found, Transformer)
+    assert found.hidden == 4096
+
+
+def test_a_word_may_be_a_config_or_sizes():
+    written = SimpleNamespace(to_dict=lambda: GPT2)
+    for words, names in ((["config"], {"config": written}), (["name"], {"name": "gpt2"})):
+        assert isinstance(subject(words, call(**names)), Transformer)
+    built = subject(["hidden=64", "layers=2", "heads=4", "vocab=99", "gated=true"], call())
+    assert isinstance(built, Transformer)
+    assert (built.hidden, built.layers, built.vocab) == (64, 2, 99)
+
+
+def test_a_module_with_a_config_is_known_by_its_sizes():
+    class Pretrained(torch.nn.Module):
+        config = SimpleNamespace(to_dict=lambda: GPT2)
+
+    assert sizes(["net"], call(net=Pretrained())).hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("transformer net", "net is a module without a config"),
+        ("transformer number", "number is a int"),
+        ("transformer llama-3-8b gpt2", "give one model"),
+        ("transformer hidden=64", "layers, heads, vocab is missing"),
+        ("transformer hidden=64 layers=2 heads=4 vocab=99 colour=3", "colour"),
+        ("transformer nobody-has-this", "no preset is called 'nobody-has-this'"),
+        ("flops gpt2 --inputs net", "known by its sizes"),
+        ("flops net --sequence 12", "live model"),
+        ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tokens-per-second 1e9", "of the peak"),
+        ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB", "give exactly one of"),
+        ("mfu llama-3-8b --sequence 8192 --device H1000 --tokens-per-second 1", "no spec for device 'H1000'"),
+        ("mfu llama-3-8b --sequence 8192 --device V100-SXM2-32GB --tokens-per-second 1", "bfloat16"),
+        ("mfu llama-3-8b --sequence -1 --device H100-SXM5-80GB --tokens-per-second 1", "-1"),
+        ("mfu llama-3-8b --sequence 8192 --convention mine --device H100-SXM5-80GB --tokens-per-second 1", "'mine'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(line, says):
+    assert says in refused(line, net=PERCEPTRON, number=3)
+
+
+def test_flops_of_an_object_are_those_of_its_layers():
+    """Witness: the closed form above."""
+    found = answer("flops net --inputs x", net=PERCEPTRON, x=torch.zeros(3, 8))
+    assert (found.forward, found.backward) == (FORWARD, BACKWARD)
+    assert answer("flops net --inputs x --forward", net=PERCEPTRON, x=torch.zeros(3, 8)).backward == 0
+    assert answer("flops net --inputs dict(input=x)", net=PERCEPTRON, x=torch.zeros(3, 8)).forward == FORWARD
+
+
+def test_mfu_is_torchtitans():
+    """Witness: the published 33 % of torchtitan's Llama-3.1-8B on 8 H100 (5,762 tokens/s a GPU, 8,192 tokens)."""
+    line = "mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --devices 8 --convention torchtitan"
+    found = answer(f"{line} --tokens-per-second {5762 * 8}")
+    assert found.run.mfu == pytest.approx(0.33, rel=0.03)
+    assert found.by_convention["torchtitan"] == pytest.approx(found.run.mfu)
+    back = answer(f"{line} --share {found.run.mfu}")
+    assert back.run.tokens_per_second == pytest.approx(5762 * 8)
+
+
+def test_json_holds_the_figures():
+    """Witness: the published parameter count of Llama-3.1-8B."""
+    assert json.loads(to_json(answer("transformer llama-3-8b")))["parameters"]["total"] == 8_030_261_248
+
+
+def test_sliders_recompute():
+    pytest.importorskip("ipywidgets")
+    *controls, page = answer("transformer gpt2 --sequence 512 --sliders").children
+    before = page.value
+    controls[0].value = 2
+    assert page.value != before
+
+
+def test_sizes_need_no_torch():
+    code = (
+        "import sys; from mlsys_studio.studio.command import main;"
+        "main(['transformer', 'llama-3-405b', '--json']);"
+        "assert 'torch' not in sys.modules, 'torch'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
