@@ -56,7 +56,7 @@ def test_a_word_may_be_a_config_or_sizes():
     written = SimpleNamespace(to_dict=lambda: GPT2)
     for words, names in ((["config"], {"config": written}), (["name"], {"name": "gpt2"})):
         assert isinstance(subject(words, call(**names)), Transformer)
-    built = subject(["hidden=64", "layers=2", "heads=4", "vocab=99", "gated=true"], call())
+    built = subject(["hidden=64", "layers=2", "heads=4", "vocab=99", "gated=true", "mlp_width=100"], call())
     assert isinstance(built, Transformer)
     assert (built.hidden, built.layers, built.vocab) == (64, 2, 99)
 
