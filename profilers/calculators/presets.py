@@ -19,6 +19,10 @@ def preset(name: str) -> Transformer:
     """A published model by its name, in any case and with or without its maker: "Llama-3-8B", "meta-llama/llama-3-8b"."""
     known = _index()
     row = known.get(_key(name))
+    if row is None and _key(name).startswith("resnet"):
+        raise UsageError(
+            f"{name} is no transformer; count it by convolutions.resnet({name!r}), or live with flops(model)"
+        )
     if row is None:
         near = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.5)
         hint = (
