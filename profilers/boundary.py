@@ -17,7 +17,7 @@ RAREST = 20  # one that steps less often than this belongs inside a step too
 
 
 class Boundary:
-    """Feed every event; `closes` says whether it ends a step, `unit` names what a step is by now.
+    """Feed every event; the answer says whether it ends a step, and `unit` names what a step is by now.
 
     `fragments`: so many of the last steps, this one included, are one. Whoever keeps steps joins them and sets it to 0.
     """
@@ -29,7 +29,7 @@ class Boundary:
         self.fragments = 0
         self._seen: Counter[str] = Counter()
         self._ended = 0  # steps, fragments included
-        self._last: dict[int, int] = {}  # optimizer -> `_ended` after its last step
+        self._last: dict[int, int] = {}  # optimizer, but for the closer -> `_ended` after its last step
         self._closer: int | None = None  # the optimizer that ends a step
         self._reign = 0  # `_ended` when it took over
         self._training = 0  # `_ended` when the first of those it alternates with took over
@@ -39,15 +39,22 @@ class Boundary:
         self._alternates = False  # it is known to end rounds of several optimizers
         self._frequent: set[int] = set()  # optimizers that gave way to one that steps less often
 
-    def closes(self, kind: str, who: int = 0, name: str = "") -> bool:
-        """kind: "optimizer" | "data" | "forward" | "backward"; `who` and `name` tell optimizers apart."""
-        if kind != "optimizer":
-            self._seen[kind] += 1
-            ends = self._fallback(kind)
-            self._ended += ends
-            return ends
+    def event(self, kind: str) -> bool:
+        """kind: "data" | "forward" | "backward"."""
+        self._seen[kind] += 1
+        ends = self._fallback(kind)
+        self._ended += ends
+        return ends
+
+    def optimizer(self, who: int, name: str = "") -> bool:
+        """An optimizer has stepped; `who` tells it apart from others while it lives."""
         self.optimizer_steps += 1
-        ends = self._again() if who == self._closer else self._takes_over(who, name)
+        if who == self._closer:
+            if self._waited or self._newcomer:
+                self._again()
+            self._ended += 1
+            return True
+        ends = self._takes_over(who, name)
         self._ended += ends
         self._last[who] = self._ended
         return ends
@@ -61,13 +68,11 @@ class Boundary:
 
     # -- optimizers ----------------------------------------------------------------------------------------------------
 
-    def _again(self) -> bool:
+    def _again(self) -> None:
         """The closer steps once more."""
         if self._newcomer:  # twice in a row: no round, but a training of its own
             self._newcomer, self._training, self._longest = False, self._reign, 0
-        if self._waited:
-            self._longest, self._waited = max(self._longest, self._waited), 0
-        return True
+        self._longest, self._waited = max(self._longest, self._waited), 0
 
     def _takes_over(self, who: int, name: str) -> bool:
         """Another optimizer steps: does it end steps from now on?"""
@@ -94,6 +99,8 @@ class Boundary:
             self._newcomer, self._longest = True, self._ended - self._training
         else:
             return False
+        if self._closer is not None:
+            self._last[self._closer] = self._ended
         self._closer, self._waited, self._reign = who, 0, self._ended
         self._become(f"optimizer step ({name})" if name else "optimizer step")
         return True

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
+import torch
+
+BUILT = torch.backends.cuda.is_built()
 KEPT = 4096  # as many as the clock keeps steps
 
 
@@ -56,3 +59,8 @@ class DeviceTimes:
         event = self._cuda.Event(enable_timing=True)
         event.record()
         return event
+
+
+def capturing() -> bool:
+    """Into a CUDA graph: what happens is recorded, not run, and no call of ours may come between."""
+    return BUILT and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

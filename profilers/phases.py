@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, NamedTuple
 
 now = time.time_ns  # the profiler stamps Unix nanoseconds as well
+PHASES: tuple[str, ...] = ("other", "data", "forward", "backward", "optimizer", "checkpoint", "logging")
+
+NOTHING: dict[str, int] = dict.fromkeys(PHASES, 0)
 
 
 class Mark(NamedTuple):
@@ -25,7 +27,7 @@ class Mark(NamedTuple):
 
 
 class Phases:
-    """`current` and since when (`last`); `sums` since they were last cleared; `marks` fills only while `recording`.
+    """`current` and since when (`last`); `sums` of all of them since somebody put NOTHING in its place; `marks` fills only while `recording`.
 
     `owner` is the thread it listens to, 0 for none: the wrappers it made then pass straight through.
     """
@@ -35,7 +37,7 @@ class Phases:
     def __init__(self) -> None:
         self.current = "other"
         self.last = 0
-        self.sums: dict[str, int] = defaultdict(int)
+        self.sums = NOTHING.copy()
         self.marks: list[Mark] = []
         self.recording = False
         self.owner = 0

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any
 
-import torch
 from torch import nn
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -23,37 +22,19 @@ from .living import Living
 from .phases import Phases
 from .roots import below, living_roots, owning, refuses
 
-WHOLE = ("data", "checkpoint", "logging")  # phases charged whole: a model inside a dataset is not the loop's forward
+# Phases charged whole (a model inside a dataset is not the loop's forward), and recomputation inside a checkpoint.
+NOT_FORWARD = frozenset(("data", "checkpoint", "logging", "backward"))
 HOOKED_AT_MOST = 64  # roots hooked while we look for the ones that are called
 NEVER_CALLED = "no module that holds the optimizer's parameters is called"
 
-_listening: RootHooks | None = None  # one clock runs in a process; hooks must be plain functions (see `OURS`)
-
-
-def _before_forward(module: nn.Module, *_: object) -> None:
-    if not is_compiling() and _listening is not None:  # folded away under dynamo: the traced hook is empty
-        _listening.enter(module)
-
-
-def _after_forward(module: nn.Module, *_: object) -> None:
-    if not is_compiling() and _listening is not None:
-        _listening.leave(module)
-
-
-# A model may be pickled by other roads than `nn.Module.__getstate__` (DistributedDataParallel has its own): functions
-# of a module can be, and are inert where no clock runs.
-OURS = (_before_forward, _after_forward)
-
 
 class RootHooks:
-    """`outermost()` is called as a forward begins that lies inside no other; `autocast` are the device types under
-    autocast in a forward, filled while recording."""
+    """`begins()` is called as a forward begins that lies inside no other, unless it is None."""
 
-    def __init__(self, phases: Phases, outermost: Callable[[], object]) -> None:
+    def __init__(self, phases: Phases, begins: Callable[[], object] | None) -> None:
         self.missing = ""
-        self.autocast: set[str] = set()
+        self.begins = begins
         self._phases = phases
-        self._outermost = outermost
         self._hooked: Living[nn.Module] = Living(self._forget)
         self._handles: dict[int, tuple[RemovableHandle, ...]] = {}
         self._candidates: Living[nn.Module] = Living()  # owners of the optimizers' parameters, or what lies below them
@@ -63,42 +44,48 @@ class RootHooks:
         self._looked = 1 << 62  # the step in which candidates were last hooked
 
     def install(self) -> None:
-        global _listening
-        _listening = self
         for module in living_roots()[:HOOKED_AT_MOST]:
             self._hook(module)
 
-    def remove(self) -> None:
-        global _listening
-        _listening = None
-        self._detach()
-
     # -- the hooks ---------------------------------------------------------------------------------------------------
 
-    def enter(self, module: nn.Module) -> None:
+    def _enter(self, module: nn.Module, _: object) -> None:
+        if is_dynamo_compiling():  # folded away under dynamo: the traced hook is empty
+            return
         phases = self._phases
-        if get_ident() != phases.owner or id(module) not in self._hooked.ids:  # a copy may have kept the hook
+        if get_ident() != phases.owner or (id(module) not in self._called and not self._is_new(module)):
             return
         before = phases.current
         self._around.append(before)
-        if before in WHOLE or before == "backward":  # in backward: a recomputation, by a root inside a checkpoint
+        if before in NOT_FORWARD:
             return
-        self._called.add(id(module))
-        if "forward" not in self._around:
-            self._outermost()
-        if phases.recording:
-            self.autocast.update(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+        if self.begins is not None and "forward" not in self._around:
+            self.begins()
         phases.switch("forward")
 
-    def leave(self, module: nn.Module) -> None:
-        if get_ident() == self._phases.owner and self._around and id(module) in self._hooked.ids:
-            self._phases.switch(self._around.pop())
+    def _leave(self, _: nn.Module, __: object, ___: object) -> None:
+        if is_dynamo_compiling():
+            return
+        phases = self._phases
+        if self._around and get_ident() == phases.owner:
+            phases.switch(self._around.pop())
+
+    def _is_new(self, module: nn.Module) -> bool:
+        """Its first call in this loop? Not if the model is a copy that kept our hook, nor inside a dataset."""
+        new = id(module) in self._hooked.ids and self._phases.current not in NOT_FORWARD
+        if new:
+            self._called.add(id(module))
+        return new
 
     def abandon(self) -> bool:
         """Leave every forward: torch calls no hook where a KeyboardInterrupt ended one. Whether there was any."""
         inside = bool(self._around)
         self._around.clear()
         return inside
+
+    def __reduce__(self) -> tuple:
+        """A model may be pickled by other roads than `nn.Module.__getstate__`: its hooks then belong to no clock."""
+        return RootHooks, (Phases(), None)
 
     # -- which models ------------------------------------------------------------------------------------------------
 
@@ -144,11 +131,11 @@ class RootHooks:
 
     def _attach(self, module: nn.Module) -> None:
         self._handles[id(module)] = (
-            module.register_forward_pre_hook(_before_forward),
-            module.register_forward_hook(_after_forward, always_call=True),
+            module.register_forward_pre_hook(self._enter),
+            module.register_forward_hook(self._leave, always_call=True),
         )
 
-    def _detach(self) -> None:
+    def remove(self) -> None:
         for handles in self._handles.values():
             for handle in handles:
                 handle.remove()
@@ -167,7 +154,7 @@ class RootHooks:
         def plain(*args: Any, **kwargs: Any) -> Any:
             if get_ident() != self._phases.owner or not self._handles:
                 return call(*args, **kwargs)
-            self._detach()
+            self.remove()
             try:
                 return call(*args, **kwargs)
             finally:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
 
 from .events import HostEvent
 
@@ -61,3 +64,14 @@ def join(
             else:
                 lost += 1
     return out, Join(exact, named, lost)
+
+
+def shapes_of(batch: Any, depth: int = 3) -> tuple:
+    """The shapes of a batch's first tensors, nested containers followed: equal shapes mean the same work."""
+    if isinstance(batch, torch.Tensor):
+        return tuple(batch.shape)
+    if depth and isinstance(batch, Mapping):
+        return tuple(shapes_of(v, depth - 1) for v in list(batch.values())[:16])
+    if depth and isinstance(batch, (list, tuple)):
+        return tuple(shapes_of(v, depth - 1) for v in batch[:16])
+    return ()

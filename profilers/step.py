@@ -7,16 +7,14 @@ few functions that save or log. What ends a step is `boundary`'s to say. Everyth
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import functools
-import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from threading import get_ident
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 import torch.autograd.graph
@@ -30,29 +28,18 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from .boundary import FALLBACKS, Boundary
-from .device_times import DeviceTimes
+from .device_times import DeviceTimes, capturing
 from .errors import UsageError
 from .living import Living
 from .loop import Loop, fetching, parts
 from .pauses import Pauses
-from .phases import Mark, Phases, now
+from .phases import NOTHING, Mark, Phases, now
+from .places import places
 from .root_hooks import RootHooks
+from .shapes import shapes_of
+from .steps import Step, Steps
 
-KEPT_STEPS = 4096  # a clock may run for weeks
 YOUNG = 8  # steps in which we still look for the loop's models and its device
-
-
-class Step(NamedTuple):
-    """One whole step, in Unix ns. `phases` is the exclusive time of each phase and adds up to end - start."""
-
-    start: int
-    end: int
-    phases: Mapping[str, int]
-    skipped: bool = False  # a GradScaler found an overflow and did not step
-
-    @property
-    def wall(self) -> int:
-        return self.end - self.start
 
 
 class StepClock:
@@ -63,13 +50,14 @@ class StepClock:
     """
 
     def __init__(self, on_step: Callable[[StepClock], None] | None = None) -> None:
-        self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
+        self.steps = Steps()
         self.count = 0
         self.batches: list[tuple[int, tuple]] = []
         self.boundary = Boundary()
         self.started = self.stopped = 0
         self.met: Loop | None = None  # read while it runs: its objects may not outlive it
         self.fetching: dict[str, Any] = {}  # of `met`, what the first loader says
+        self.autocast: set[str] = set()  # device types under autocast in a forward, while recording
         self.optimizer_bytes = 0  # of the parameters under the optimizers, as recording began
         self._on_step = on_step
         self._phases = Phases()
@@ -83,7 +71,7 @@ class StepClock:
         self._begin = 0
         self._device: DeviceTimes | None = None
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
-        self._stepping: list[tuple[int, str]] = []  # optimizers inside their step: (id, the phase before)
+        self._stepping: dict[int, str] = {}  # optimizers inside their step: the phase before
         self._deferred = False
         self._young = YOUNG  # until this step we look
         self._changes = 0  # of the boundary
@@ -117,7 +105,7 @@ class StepClock:
         self._undo.close()
 
     def _install(self) -> None:
-        for place, name, phase in _places():
+        for place, name, phase in places():
             self.patch(place, name, functools.partial(self._phases.within, phase))
         for place in (torch.autograd, torch.autograd.graph):
             self.patch(place, "_engine_run_backward", self._running_backward)
@@ -166,11 +154,6 @@ class StepClock:
         return self._models.called()
 
     @property
-    def autocast(self) -> set[str]:
-        """Device types under autocast in a forward."""
-        return self._models.autocast
-
-    @property
     def forward_by_difference(self) -> str:
         """Why no model could be hooked; "" where one was."""
         return self._models.missing
@@ -212,7 +195,7 @@ class StepClock:
         return start
 
     def _fetching(self, call: Callable) -> Callable:
-        phases, models = self._phases, self._models
+        phases, models, boundary, switch = self._phases, self._models, self.boundary, self._switch
 
         @functools.wraps(call)
         def fetch(iterator: Any) -> Any:
@@ -221,14 +204,14 @@ class StepClock:
                 return call(iterator)
             if before == "forward" and models.abandon():  # no model fetches its own batches
                 before = "other"
-            if not self.boundary.optimizer_steps:
+            if not boundary.optimizer_steps:
                 self._event("data")
-            self._switch("data")
+            switch("data")
             try:
                 batch = call(iterator)
             finally:
                 # Without a forward hook, what lies between a batch and its backward is forward, by difference.
-                self._switch("forward" if models.missing and before == "other" else before)
+                switch("forward" if models.missing and before == "other" else before)
             if phases.recording:
                 with contextlib.suppress(Exception):  # a batch of the user's own making
                     self.batches.append((phases.last, shapes_of(batch)))
@@ -237,57 +220,61 @@ class StepClock:
         return fetch
 
     def _forward_begins(self) -> None:
-        if not self.boundary.optimizer_steps:
-            self._event("forward")
+        self._event("forward")
+        if self._phases.recording:
+            self.autocast.update(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+        elif self.boundary.optimizer_steps:
+            self._models.begins = None  # nothing to learn from a forward until the next recording
 
     def _running_backward(self, call: Callable) -> Callable:
-        phases, models = self._phases, self._models
+        phases, models, boundary, switch = self._phases, self._models, self.boundary, self._switch
 
         @functools.wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
             before = phases.current
             if before == "backward" or get_ident() != phases.owner:
                 return call(*args, **kwargs)
-            began = self._switch("backward")
+            began = switch("backward")
             try:
                 return call(*args, **kwargs)
             finally:
-                ended = self._switch("other" if models.missing and before == "forward" else before)
+                ended = switch("other" if models.missing and before == "forward" else before)
                 if phases.recording and creates_graph(*args, **kwargs):
                     self._higher_order.append((began, ended))
-                if not self.boundary.optimizer_steps:
+                if not boundary.optimizer_steps:
                     self._event("backward")
-                if self._deferred and self._on_step is not None:
+                if self._deferred:
                     self._deferred = False
-                    self._on_step(self)
+                    if self._on_step is not None:
+                        self._on_step(self)
                     self.restart()
 
         return run
 
     # -- optimizers --------------------------------------------------------------------------------------------------
 
-    def _before_optimizer(self, optimizer: Optimizer, *_: object) -> None:
-        if get_ident() != self._phases.owner:
+    def _before_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+        phases = self._phases
+        if get_ident() != phases.owner:
             return
-        who, before = id(optimizer), self._phases.current
-        if self._optimizers.add(optimizer):
+        who = id(optimizer)
+        if who not in self._optimizers.ids:
+            self._optimizers.add(optimizer)
             self._models.own(optimizer, self.count)
-        if self._stepping:  # inside another's step, or its own last step raised and the loop went on
-            before = next((phase for other, phase in self._stepping if other == who), before)
-            self._stepping = [(other, phase) for other, phase in self._stepping if other != who]
-        self._stepping.append((who, before))
-        self._switch("optimizer")
+        self._stepping.setdefault(who, phases.current)  # there already: its last step raised, and the loop went on
+        phases.switch("optimizer")
 
-    def _after_optimizer(self, optimizer: Optimizer, *_: object) -> None:
-        if get_ident() != self._phases.owner:
+    def _after_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+        phases = self._phases
+        if get_ident() != phases.owner:
             return
-        me = id(optimizer)
-        while self._stepping:
-            who, before = self._stepping.pop()
-            if who == me:
-                self._switch(before)
-                self._event("optimizer", me, type(optimizer).__name__)
-                return
+        who = id(optimizer)
+        before = self._stepping.pop(who, None)
+        if before is None:
+            return
+        if self._stepping and before != "optimizer":
+            self._stepping.clear()  # they raised inside this one
+        self._optimizer_stepped(optimizer, phases.switch(before))
 
     def _scaling(self, call: Callable) -> Callable:
         """`GradScaler.step`: where it skips the optimizer, the step ends all the same."""
@@ -301,67 +288,77 @@ class StepClock:
                 and isinstance(optimizer, Optimizer)
                 and self.boundary.optimizer_steps == before
             ):
-                self._event("optimizer", id(optimizer), type(optimizer).__name__, skipped=True)
+                self._optimizer_stepped(optimizer, self._switch(self._phases.current), skipped=True)
             return result
 
         return step
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _event(self, kind: str, who: int = 0, name: str = "", skipped: bool = False) -> None:
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-            return  # recorded, not run; and no call of ours may come between
+    def _event(self, kind: str) -> None:
+        """Without an optimizer, steps are made of these; once one has stepped, they are none of ours."""
+        if self.boundary.optimizer_steps or capturing():
+            return
         if not self.boundary.unit:
             self._history.append((kind, now()))
-        if self.boundary.closes(kind, who, name):
-            self._close(skipped)
+        if self.boundary.event(kind):
+            self._close(self._switch(self._phases.current))
+
+    def _optimizer_stepped(self, optimizer: Optimizer, t: int, skipped: bool = False) -> None:
+        if capturing():
+            return
+        if self.boundary.optimizer(id(optimizer), type(optimizer).__name__):
+            self._close(t, skipped)
         elif self.boundary.fragments:
             self._join_fragments()
 
-    def _close(self, skipped: bool) -> None:
-        before = self._phases.current
-        t = self._switch("other" if before == "forward" and self._models.abandon() else before)
+    def _close(self, t: int, skipped: bool = False) -> None:
+        phases = self._phases
+        if phases.current == "forward" and self._models.abandon():
+            phases.current = "other"
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
         else:
-            self.steps.append(Step(self._begin, t, dict(self._phases.sums), skipped))
+            self.steps.append(self._begin, t, phases.sums, skipped)
             self.count += 1
         if self._device is not None:
             self._device.end((self._begin, t))
-        if self.boundary.fragments:
-            self._join_fragments()
-        if self.boundary.changes != self._changes:
-            self._changes, self._young = self.boundary.changes, self.count + YOUNG
-        if self.count <= self._young:
-            self._models.settle(self.count)
-            self._look()
-        self._pauses.watch_compiler()
+        phases.sums = NOTHING.copy()
+        self._begin = t
+        if self.count <= self._young or self.boundary.changes != self._changes:
+            self._look_around()
+        if "torch._dynamo.callback" in sys.modules:
+            self._pauses.watch_compiler()
+        if self._on_step is not None or self._device is not None:
+            self._tell()
+
+    def _tell(self) -> None:
         if self._phases.current == "backward":
             self._deferred = True  # an optimizer inside backward: no profiler may start or stop inside the engine
         elif self._on_step is not None:
             self._on_step(self)
-        if self._on_step is not None or self._device is not None:
-            self.restart()
-        else:
-            self._phases.sums.clear()
-            self._begin = t
+        self.restart()
+
+    def _look_around(self) -> None:
+        """In the first steps, and where the boundary learnt what a step is."""
+        if self.boundary.fragments:
+            self._join_fragments()
+        if self.boundary.changes != self._changes:
+            self._changes, self._young = self.boundary.changes, self.count + YOUNG
+        self._models.settle(self.count)
+        self._look()
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
-        self._phases.sums.clear()
+        self._phases.sums = NOTHING.copy()
         if self._device is not None:
             self._device.begin()
         self._begin = self._phases.last = now()
 
     def _join_fragments(self) -> None:
-        """The last steps turned out to be parts of one: what lay between them still belongs to no step."""
-        parts = [self.steps.pop() for _ in range(min(self.boundary.fragments, len(self.steps)))][::-1]
+        """The last steps turned out to be parts of one."""
+        self.count -= self.steps.join(self.boundary.fragments) - 1
         self.boundary.fragments = 0
-        phases = dict.fromkeys(p for part in parts for p in part.phases)
-        whole = {p: sum(part.phases.get(p, 0) for part in parts) for p in phases}
-        end, wall = parts[-1].end, sum(part.wall for part in parts)
-        self.steps.append(Step(end - wall, end, whole, any(part.skipped for part in parts)))
-        self.count -= len(parts) - 1
 
     def _look(self) -> None:
         """What is this loop made of, and does it run on CUDA?"""
@@ -389,39 +386,10 @@ class StepClock:
         times = [t for k, t in self._history if k == kind]
         for a, b in pairwise(times):
             self.boundary.unit = FALLBACKS[kind]
-            self.steps.append(Step(a, b, {"other": b - a}))
+            self.steps.append(a, b, {**NOTHING, "other": b - a})
             self.count += 1
 
 
 def creates_graph(outputs: Any = (), gradients: Any = (), keep: bool = False, create: bool = False, *_: Any, **named: Any) -> bool:  # fmt: skip
     """Of the arguments of `_engine_run_backward`: are the gradients to be differentiated again?"""
     return bool(named.get("create_graph", create))
-
-
-def _places() -> Iterator[tuple[Any, str, str]]:
-    """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
-    yield nn.Module, "state_dict", "checkpoint"
-    yield Optimizer, "state_dict", "checkpoint"
-    yield builtins, "print", "logging"
-    yield logging.Logger, "callHandlers", "logging"
-    for module, owner, name, phase in (
-        ("tqdm.std", "tqdm", "display", "logging"),
-        ("torch.utils.tensorboard.writer", "FileWriter", "add_event", "logging"),
-        ("safetensors.torch", "", "save_file", "checkpoint"),
-        ("torch.distributed.checkpoint", "", "save", "checkpoint"),
-    ):
-        place = sys.modules.get(module)
-        place = getattr(place, owner, None) if place is not None and owner else place
-        if place is not None and name in vars(place):
-            yield place, name, phase
-
-
-def shapes_of(batch: Any, depth: int = 3) -> tuple:
-    """The shapes of a batch's first tensors, nested containers followed: equal shapes mean the same work."""
-    if isinstance(batch, torch.Tensor):
-        return tuple(batch.shape)
-    if depth and isinstance(batch, Mapping):
-        return tuple(shapes_of(v, depth - 1) for v in list(batch.values())[:16])
-    if depth and isinstance(batch, (list, tuple)):
-        return tuple(shapes_of(v, depth - 1) for v in batch[:16])
-    return ()

@@ -10,7 +10,7 @@ def ends(boundary: Boundary, events: str) -> str:
     kinds = {"d": "data", "f": "forward", "b": "backward"}
     out = ""
     for e in events:
-        closes = boundary.closes(kinds[e]) if e in kinds else boundary.closes("optimizer", ord(e), e)
+        closes = boundary.event(kinds[e]) if e in kinds else boundary.optimizer(ord(e), e)
         out += e + "|" * closes
     return out
 
@@ -23,11 +23,11 @@ def settled(events: str, cycles: int = 6) -> str:
 
 
 def steps(events: str, boundary: Boundary | None = None) -> list[str]:
-    """The whole steps of a loop, each as its events: what whoever obeys `closes` and `fragments` ends up with."""
+    """The whole steps of a loop, each as its events: what whoever obeys it and its `fragments` ends up with."""
     boundary, whole, current = boundary or Boundary(), [], ""
     for e in events:
         current += e
-        if boundary.closes("optimizer", ord(e), e):
+        if boundary.optimizer(ord(e), e):
             whole.append(current)
             current = ""
         if boundary.fragments:
@@ -82,11 +82,8 @@ def test_every_step_of_many_short_trainings_counts(length, dies):
         count += len(steps(who * length, boundary))
         if dies:
             boundary.forget(ord(who))
-    late = length == 1 or length > SETTLED
-    if dies or not late:
-        assert count == 50 * length
-    elif length > 1:
-        assert count == 50 * length - 49
+    lost = 49 if length > SETTLED and not dies else 0
+    assert count == 50 * length - lost
 
 
 def test_an_id_given_to_another_optimizer_is_another_optimizer():
