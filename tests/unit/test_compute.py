@@ -1,13 +1,13 @@
 """The closed form of FLOP against published totals, formulas written out here, and properties."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from mlsys_studio.profilers.calculators.compute import decode_flops, forward_flops, prefill_flops, training_flops
-from mlsys_studio.profilers.calculators.presets import preset
+from mlsys_studio.profilers.calculators.presets import preset, presets
 from mlsys_studio.profilers.calculators.sizes import build
 from mlsys_studio.profilers.errors import UsageError
 

@@ -89,6 +89,7 @@ def test_names_from_elsewhere_are_text_and_nothing_else():
         ({"convention": "mfu"}, "palm"),
         ({"recompute": "some"}, "selective"),
         ({"sequence": -1}, "sequence"),
+        ({"sequence": 1025}, "1,024 positions"),
         ({"batch": 1.5}, "batch"),
         ({"layers": 3}, "leave out layers"),
         ({"device": "A100-SXM4-80GB", "mfu": 0.4, "devices": 0}, "devices"),
