@@ -79,3 +79,20 @@ def test_flop_grow_with_batch_sequence_and_layers(name):
 def test_a_size_that_cannot_be_is_one_sentence(wrong):
     with pytest.raises(UsageError, match="whole number"):
         forward_flops(build(**GPT), **wrong)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_parts_sum_to_the_whole_and_every_flop_is_half_of_a_multiply_add(name):
+    flops = forward_flops(preset(name), batch=3, sequence=49, pairs="seen")
+    parts = [getattr(flops, each.name) for each in fields(flops)]
+    assert sum(parts) == flops.total and min(parts) >= 0
+    assert flops.total // 2 * 2 == flops.total  # to multiply-adds and back
+    assert 0 < flops.attention_share < 1
+    assert flops.layers + flops.head + flops.embedding == flops.total
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_mask_and_a_window_only_take_away(name):
+    seen, half, full = (forward_flops(preset(name), sequence=300, pairs=pairs) for pairs in ("seen", "half", "full"))
+    assert seen.scores <= full.scores and half.scores <= full.scores
+    assert seen.mlp == half.mlp == full.mlp
