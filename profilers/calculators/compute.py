@@ -95,7 +95,7 @@ def forward_flops(
     whole("batch", batch)
     whole("sequence", sequence)
     pairs_known(pairs)
-    source = sequence if encoder_sequence is None else encoder_sequence
+    source = sequence if encoder_sequence is None else whole("encoder_sequence", encoder_sequence)
     flops = _ends(model, batch, sequence, logits)
     for each in model.stack:
         flops += _block(each.block, model.hidden, batch, sequence, source, pairs).times(each.count)
@@ -143,7 +143,7 @@ def decode_flops(model: Transformer, *, context: int, batch: int = 1, encoder_se
     """
     whole("batch", batch)
     whole("context", context)
-    source = context if encoder_sequence is None else encoder_sequence
+    source = context if encoder_sequence is None else whole("encoder_sequence", encoder_sequence)
     flops = _ends(model, batch, 1, "all")
     for each in model.stack:
         flops += _decode_block(each.block, model.hidden, batch, context, source).times(each.count)

@@ -41,6 +41,8 @@ class Undetermined(Exception):
 
 def compute(entry: Mapping[str, Any]) -> float:
     """The entry's figure in its unit."""
+    if re.match(r"(day|month)s?\b", entry["unit"]):
+        return days(entry["inputs"], entry["unit"], entry.get("formula", ""))
     return CATEGORIES[entry["category"]](entry["inputs"], entry["unit"], entry.get("formula", ""))
 
 
