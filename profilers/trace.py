@@ -1,0 +1,216 @@
+"""A saved trace as columns: what ran when, on which thread or stream, and who launched it.
+
+`read(path)` takes Kineto's and Chrome's JSON in every dialect we have met, plain or compressed, whole or cut off. Times
+are int64 ns. Nothing here is trusted, evaluated or shown unescaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UsageError
+from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
+from .traces.dialects import Kind, kind, known
+from .traces.events_json import Event, EventStream
+from .traces.sources import Progress, Source
+
+STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Events sorted by start, outer before inner; one entry of every column for each. Columns are never written to.
+
+    `name` and `lane` index `names` and `lanes`; a lane is a host thread or a device's stream, as (process, thread).
+    """
+
+    path: str
+    name: np.ndarray  # int32
+    kind: np.ndarray  # uint8, of `Kind`
+    lane: np.ndarray  # int32
+    start: np.ndarray  # int64 ns
+    end: np.ndarray  # int64 ns
+    correlation: np.ndarray  # int64, a launch and its kernel share it; -1: none
+    external: np.ndarray  # int64, an operator and its kernels share it; -1: none
+    names: tuple[str, ...]
+    lanes: tuple[tuple[int | str | None, int | str | None], ...]
+    rank: int | None
+    world: int | None
+    devices: tuple[str, ...]  # names, as the trace tells them
+    uncounted: tuple[str, ...]  # categories nobody here knows, with their events
+    warnings: tuple[str, ...]  # what could not be read, and what looks odd
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def of(self, *kinds: Kind) -> np.ndarray:
+        """Indices of the events of these kinds, by start."""
+        return np.flatnonzero(np.isin(self.kind, kinds))
+
+    def on_device(self) -> np.ndarray:
+        """Indices of kernels, copies and communication, by start; those without duration are no work."""
+        return np.flatnonzero((self.kind >= Kind.COMPUTE) & (self.end > self.start))
+
+    def codes(self, pattern: re.Pattern[str], *kinds: Kind) -> list[int]:
+        """The names, as codes, that events of these kinds have and that the pattern finds something in."""
+        used = np.unique(self.name[np.isin(self.kind, kinds)]).tolist()
+        return [code for code in used if pattern.search(self.names[code])]
+
+    def steps(self) -> list[tuple[int, int, int]]:
+        """(number, start, end) of every ProfilerStep, by start."""
+        found = {}
+        for i in np.flatnonzero(np.isin(self.name, self.codes(STEP, Kind.RANGE)) & (self.kind == Kind.RANGE)):
+            if number := STEP.search(self.names[self.name[i]]):
+                found.setdefault(int(number[1][:18]), (int(self.start[i]), int(self.end[i])))
+        return sorted(((n, a, b) for n, (a, b) in found.items()), key=lambda step: step[1])
+
+
+def read(path: str | Path, progress: Progress | None = None) -> Trace:
+    """The trace in a file. Raises UsageError where there is none; what was lost of one is in its `warnings`."""
+    path = Path(path)
+    try:
+        stream = EventStream(Source(path, progress))
+        columns = _Columns()
+        for events in stream.batches():
+            columns.add(events)
+        return columns.trace(str(path), stream)
+    except OSError as error:
+        raise UsageError(f"{path.name} cannot be read: {error.strerror or error}") from None
+
+
+class _Codes(dict):
+    """{value: its code}, a new one for every new value."""
+
+    def __missing__(self, value: Any) -> int:
+        self[value] = code = len(self)
+        return code
+
+
+class _Columns:
+    """Columns being filled, a batch of events at a time."""
+
+    def __init__(self) -> None:
+        self._names, self._categories, self._lanes = _Codes(), _Codes(), _Codes()
+        self._pieces: list[tuple[np.ndarray, ...]] = []
+        self._open: dict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)  # of "B", by lane
+        self._scale = 0  # ns in the unit of the file; 0: not known yet
+        self._skipped = 0
+
+    def add(self, events: Iterable[Event]) -> None:
+        events = list(events)
+        whole = [e for e in events if e.ph == "X"]
+        if self._scale == 0 and whole:
+            self._scale = 1 if in_nanoseconds([e.ts for e in whole[:64]]) else 1000
+        if whole:
+            start = nanoseconds([e.ts for e in whole], self._scale)
+            self._append(whole, start, lengths([e.dur for e in whole], self._scale))
+        if len(whole) < len(events) and (halves := [e for e in events if e.ph in ("B", "E")]):
+            self._pair(halves)
+
+    def _append(self, events: Sequence[Event], start: np.ndarray, length: np.ndarray) -> None:
+        good = (start != INVALID) & (length >= 0)
+        if not good.all():
+            self._skipped += int((~good).sum())
+            events = [e for e, fine in zip(events, good.tolist(), strict=True) if fine]
+            start, length = start[good], length[good]
+        args = [e.args for e in events]
+        self._pieces.append((
+            self._code(self._names, [e.name for e in events]),
+            self._code(self._categories, [e.cat for e in events]),
+            self._code(self._lanes, [(e.pid, e.tid) for e in events]),
+            start,
+            start + length,
+            _int64([-1 if a is None else a.correlation for a in args]),
+            _int64([-1 if a is None else a.external if a.external >= 0 else a.external_old for a in args]),
+        ))  # fmt: skip
+
+    @staticmethod
+    def _code(codes: _Codes, values: list[Any]) -> np.ndarray:
+        return np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+
+    def _pair(self, halves: list[Event]) -> None:
+        """Chrome's other way to say it: a begin, and later an end on the same thread."""
+        times = nanoseconds([e.ts for e in halves], self._scale or 1000)
+        for event, time in zip(halves, times.tolist(), strict=True):
+            lane = self._lanes[event.pid, event.tid]
+            if time == INVALID:
+                self._skipped += 1
+            elif event.ph == "B":
+                self._open[lane].append((self._names[event.name], self._categories[event.cat], lane, time, -1))
+            elif self._open[lane]:
+                name, category, _, began, _ = self._open[lane].pop()
+                row = (name, category, lane, began, max(began, time), -1, -1)
+                self._pieces.append(tuple(np.array([v], t) for v, t in zip(row, _TYPES, strict=True)))
+
+    def trace(self, path: str, stream: EventStream) -> Trace:
+        empty = tuple(np.empty(0, t) for t in _TYPES)
+        columns = []
+        for i in range(len(_TYPES)):  # one by one, so that no two are in memory twice
+            columns.append(np.concatenate([p[i] for p in self._pieces] or [empty[i]]))
+        self._pieces.clear()
+        name, category, lane, start, end, correlation, external = columns
+        categories = [c or "" for c in self._categories]
+        pairs, inverse = np.unique(category.astype(np.int64) * len(self._names) + name, return_inverse=True)
+        names = tuple(self._names)
+        kinds = np.array([kind(categories[p // len(names)], names[p % len(names)]) for p in pairs.tolist()], np.uint8)
+        order = np.lexsort((-end, start))
+        counts = Counter(
+            {categories[c]: n for c, n in enumerate(np.bincount(category, minlength=len(categories)).tolist())}
+        )
+        header = stream.header
+        return Trace(
+            path,
+            name[order],
+            (kinds[inverse] if len(kinds) else np.empty(0, np.uint8))[order],
+            lane[order],
+            start[order],
+            end[order],
+            correlation[order],
+            external[order],
+            names,
+            tuple(self._lanes),
+            *_place(header),
+            tuple(_devices(header)),
+            tuple(f"{c} ({n:,} events)" for c, n in counts.most_common() if n and not known(c)),
+            tuple(self._warnings(stream)),
+        )
+
+    def _warnings(self, stream: EventStream) -> Iterable[str]:
+        yield from stream.losses
+        if self._skipped:
+            yield f"{self._skipped:,} events have no possible time or a negative duration: left out"
+        if never := sum(map(len, self._open.values())):
+            yield f"{never:,} events begin and never end: left out"
+        if self._scale == 1:
+            yield "times are taken as nanoseconds: as microseconds they would lie after the year 5000"
+
+
+_TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
+
+
+def _int64(values: list[int]) -> np.ndarray:
+    try:
+        return np.fromiter(values, np.int64, len(values))
+    except OverflowError:  # identities only: wrapped, they still tell events apart
+        return np.array([(v + 2**63) % 2**64 - 2**63 for v in values], np.int64)
+
+
+def _place(header: dict[str, Any]) -> tuple[int | None, int | None]:
+    """(rank, number of ranks), where the trace knows them."""
+    distributed = header.get("distributedInfo")
+    info = distributed if isinstance(distributed, dict) else {}
+    rank, world = (info.get(k) for k in ("rank", "world_size"))
+    return tuple(v if isinstance(v, int) and not isinstance(v, bool) and v >= 0 else None for v in (rank, world))  # type: ignore[return-value]
+
+
+def _devices(header: dict[str, Any]) -> list[str]:
+    properties = header.get("deviceProperties")
+    listed = [d for d in properties if isinstance(d, dict)] if isinstance(properties, list) else []
+    return list(dict.fromkeys(str(d["name"])[:80] for d in listed if d.get("name")))
