@@ -13,6 +13,7 @@ from mlsys_studio.profilers.calculators.layer_time import (
     MEGATRON21,
     Slice,
     Work,
+    embedding_time,
     head_time,
     layer_time,
     matmul,
@@ -137,6 +138,38 @@ def test_the_kernels_of_2021_move_what_they_must(tp):
         assert found.memory * 1e12 == pytest.approx(moved)
 
 
+def test_the_kernels_of_today_move_what_they_must():
+    """Norms, rotation, SwiGLU and residuals of a Llama layer; sequence parallelism splits the rows as well."""
+    model, part = MODELS["llama"], whole(tp=4)
+    time = layer_time(model.stack[0].block, 1024, part, ENDLESS, CURRENT)
+    row, width, heads = 512 * 1024 / 4, 512 * 2816 / 4, 512 * (16 + 2 * 4) * 64 / 4
+    forward = {"norms": 2 * 4 * row, "residuals": 2 * 6 * row, "rotation": 4 * heads, "SwiGLU": 6 * width}
+    backward = {"norms": 2 * 10 * row, "residuals": 2 * 6 * row, "rotation": 4 * heads, "SwiGLU": 10 * width}
+    assert time.forward.memory * 1e12 == pytest.approx(sum(forward.values()))
+    assert time.inputs.memory * 1e12 == pytest.approx(sum(backward.values()))
+
+
+def test_tokens_are_copied_into_their_experts_order_and_back():
+    """Two copies, each read and written, of two experts a token; and a router, whose weights are few."""
+    dense = replace(MODELS["experts"].stack[0].block, mlp=MODELS["experts"].stack[0].block.mlp.shared)
+    sparse, plain = (layer_time(b, 1024, whole(), ENDLESS, CURRENT) for b in (MODELS["experts"].stack[0].block, dense))
+    gelu = 4 * 512 * 2 * 512
+    assert (sparse.forward.memory - plain.forward.memory) * 1e12 == pytest.approx(4 * 2 * 512 * 2 * 1024 + gelu)
+
+
+def test_a_loss_operator_by_operator_moves_52_bytes_a_logit():
+    """To 32 bits 6, largest 4, less it 8, exponential 8, sum 4, divided 8; backward in place 8, to 16 bits 6."""
+    logits = 512 * 50_000
+    apart, fused = (head_time(MODELS["gpt"], whole(), ENDLESS, software) for software in (MEGATRON21, CURRENT))
+    moved = (6 + 4 + 8 + 8 + 4 + 8) * logits, (8 + 6) * logits
+    assert (apart.forward.memory * 1e12, apart.inputs.memory * 1e12) == pytest.approx(moved)
+    assert (fused.forward.memory * 1e12, fused.inputs.memory * 1e12) == pytest.approx((2 * logits, 4 * logits))
+
+
+def test_embedding_rows_are_read_and_written():
+    assert embedding_time(MODELS["gpt"], whole(), ENDLESS).forward.memory * 1e12 == pytest.approx(4 * 512 * 1024)
+
+
 def test_gradients_of_weights_are_added_to_those_before():
     """A sum reads both and writes one: 6 bytes a weight in 16 bits."""
     time = layer_time(MODELS["gpt"].stack[0].block, 1024, whole(), ENDLESS, MEGATRON21)
@@ -145,6 +178,8 @@ def test_gradients_of_weights_are_added_to_those_before():
 
 def test_adam_reads_four_and_writes_three_in_full_precision():
     assert optimizer_time(1e9, ENDLESS, CURRENT) * 1e12 == pytest.approx(1e9 * (4 * 4 + 3 * 4 + 2))
+    unscaled, norm = 2 + 4, 4
+    assert optimizer_time(1e9, ENDLESS, MEGATRON21) * 1e12 == pytest.approx(1e9 * (30 + unscaled + norm))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -119,6 +119,54 @@ def test_parts_sum_and_more_bandwidth_is_never_slower(layout, software):
     assert min(getattr(slow, name) for name in StepTime.__slots__) >= 0
 
 
+@pytest.mark.parametrize("model", [GPT, MOE], ids=["gpt", "moe"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("layout", [*LAYOUTS, Layout(dp=4, ep=4, tp=2), Layout(cp=4, tp=2)])
+def test_stages_work_as_long_as_their_parts(layout, recompute, model):
+    """Forward and backward of all stages, against the six parts that are said of them."""
+    layout = layout if model is MOE else replace(layout, ep=1)
+    cluster = Cluster(lookup("A100-SXM4-80GB"), layout.devices, min(8, layout.devices), NEAR, FAR)
+    part = Slice(1, 2048, layout.tp, layout.cp, layout.ep)
+    stages = _stages(model, cluster, part, recompute, RATES, MEGATRON21, layout.pp, layout.chunks)
+    found = step(layout, model, recompute=recompute)
+    parts = found.matmul + found.memory + found.recompute + found.tensor + found.context + found.expert
+    assert sum(stage.forward + stage.backward for stage in stages) / layout.pp * 8 == pytest.approx(parts)
+    assert max(stage.seconds for stage in stages) * 8 == pytest.approx(parts + found.imbalance)
+
+
+def test_a_parallel_block_is_one_sum_instead_of_two():
+    """GPT-J's attention and MLP are added before they are summed over ranks (Chowdhery et al. 2022, section 2)."""
+    both = build("parallel", hidden=1024, layers=8, heads=16, vocab=512, parallel=True)
+    assert step(Layout(tp=4), both).tensor == pytest.approx(step(Layout(tp=4)).tensor / 2)
+
+
+def test_without_sequence_parallelism_what_was_scattered_is_gathered_again():
+    """Narayanan et al. 2021, 4.1: each of 4 ranks sends a quarter between nodes, and NVLink puts them together."""
+    whole = 2048 * 1024 * 2
+    found = step(Layout(tp=4, pp=4))  # two stages to a node, and every other message leaves it: counted by stride 4
+    assert found.pipeline == pytest.approx(8 * 2 * (whole / 4 / 200e9 + 3 / 4 * whole / 200e9))
+
+
+def test_experts_states_are_shared_over_the_ranks_that_hold_the_same_ones():
+    """8 ranks, 4 of them with different experts: an expert's optimizer states are on 2 ranks, all others' on 8."""
+    experts = 8 * 2 * 1024 * 1024 * 8
+    dense = (4 * 1024**2 + 8 * 1024) * 8 + 2 * 512 * 1024  # attention, router; embedding and head
+    found = step(Layout(dp=8, ep=4, zero=1), MOE).optimizer
+    assert found == pytest.approx(optimizer_time(dense / 8 + experts / 4 / 2, RATES, MEGATRON21))
+
+
+def test_a_tied_head_has_no_weights_of_its_own():
+    matrices = 12 * 1024**2 * 8 + 512 * 1024
+    assert step(Layout(dp=8), replace(GPT, tied=True)).data == pytest.approx(2 * 7 / 8 * 2 * matrices / 200e9)
+
+
+def test_at_least_one_layers_gradients_are_waited_for():
+    """However much the backward hides, the first layer's gradients come last."""
+    quick = step(Layout(dp=8), software=CURRENT, near=Link("near", 1e15, 0)).data
+    matrices = 12 * 1024**2 * 8 + 2 * 512 * 1024
+    assert quick == pytest.approx(2 * 7 / 8 * 4 * matrices / 1e15 / 8)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_overlap_never_costs(layout):
     assert step(layout, software=replace(MEGATRON21, overlap=True)).total <= step(layout).total
