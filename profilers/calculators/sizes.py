@@ -7,7 +7,7 @@ two matrices, biases everywhere, two LayerNorms. A gated MLP has no usual width,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any, Literal
@@ -50,7 +50,7 @@ def build(
     shared_width: int = 0,
     shared_gate: bool = False,
     router_bias: bool = False,
-    dense_layers: int | Iterable[int] = 0,  # of a model with experts: the first so many, or these (from 0), have none
+    dense_layers: int | Sequence[int] = 0,  # of a model with experts: the first so many, or these (from 0), have none
     # both
     bias: bool = True,
     qkv_bias: bool | None = None,
@@ -63,11 +63,10 @@ def build(
     **rest: Any,
 ) -> Transformer:
     """Sizes to a model; `rest` are fields of `Transformer` by their names. A size that cannot be is a UsageError."""
-    unknown = set(rest) - {field.name for field in fields(Transformer)}
-    if unknown:
-        raise UsageError(f"no size is called {', '.join(sorted(unknown))}; the ones there are: {', '.join(KEYWORDS)}")
+    given = {**locals(), **rest}
     for what, size in {"hidden": hidden, "layers": layers, "heads": heads}.items():
         whole(what, size)
+    _check({name: value for name, value in given.items() if name != "rest"})
     if layers > MOST_LAYERS:
         raise UsageError(f"layers={layers} is more than a model has; give at most {MOST_LAYERS:,}")
     if kv_rank is None and head_dim is None and hidden % heads:
@@ -107,11 +106,33 @@ def build(
         own = replace(attention, window=seen, relative_buckets=0 if i else relative_buckets)
         return replace(block, attention=own, mlp=mlp if sparse is None or i in dense else sparse)
 
-    given = windows if windows is not None else [_window(i, window, full_every) for i in range(layers)]
-    if len(given) != layers:
-        raise UsageError(f"{layers} layers need as many windows, and {len(given)} are given")
-    model = Transformer(name, hidden, vocab, _runs(layer(i, seen) for i, seen in enumerate(given)), norm=norm, **rest)
+    spans = windows if windows is not None else [_window(i, window, full_every) for i in range(layers)]
+    if len(spans) != layers:
+        raise UsageError(f"{layers} layers need as many windows, and {len(spans)} are given")
+    model = Transformer(name, hidden, vocab, _runs(layer(i, seen) for i, seen in enumerate(spans)), norm=norm, **rest)
     return _with_encoder(model, encoder_layers) if encoder_layers else model
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse a name that no size has, and a value of another kind than its annotation's."""
+    for name, value in given.items():
+        kind = KEYWORDS.get(name)
+        if kind is None:
+            raise UsageError(f"no size is called {name}; the ones there are: {', '.join(KEYWORDS)}")
+        if value is None:
+            continue
+        if kind.startswith("bool") and not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, and {value!r} is not")
+        if kind in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise UsageError(f"{name} must be a whole number of at least 0, and {value!r} is not")
+        if (
+            "[int" in kind
+            and not isinstance(value, list | tuple)
+            and not (name == "dense_layers" and type(value) is int)
+        ):
+            raise UsageError(f"{name} must be a list of whole numbers, and {value!r} is not")
+        if kind.startswith("Literal") and repr(value) not in kind:
+            raise UsageError(f"{name} must be one of {kind.removeprefix('Literal')}, not {value!r}")
 
 
 def _with_encoder(decoder: Transformer, layers: int) -> Transformer:
@@ -155,6 +176,7 @@ def _or(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
-KEYWORDS = tuple(
-    name for name in (*inspect.signature(build).parameters, *(f.name for f in fields(Transformer))) if name != "rest"
-)
+KEYWORDS = {
+    **{each.name: str(each.type) for each in fields(Transformer) if each.name not in ("stack", "encoder")},
+    **{each.name: str(each.annotation) for each in inspect.signature(build).parameters.values() if each.name != "rest"},
+}
