@@ -5,19 +5,21 @@ What is busy comes out operator by operator, for the roofline to split; what is 
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from .capture import Capture
 from .cells import Cells
 from .cost import DISPATCH, Cost
 from .events import COLLECTIVES, HostEvent
-from .idle import WHOLE, Host, drained, explain, launches
+from .idle import WHOLE, Host, charges, drained, launches
 from .pricing import price
 from .timeline import Labels, Spans, cut, gaps, innermost, union
+
+if TYPE_CHECKING:
+    from .capture import Capture  # loads torch; a saved trace needs none
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +32,41 @@ class Busy:
     cost: Cost
 
 
+def on_thread(
+    events: Sequence[HostEvent], phases: Labels, compiling: Spans, collecting: Spans, t0: int, t1: int
+) -> Iterator[tuple[int, int, int, str, str, str]]:
+    """[t0, t1) of the thread that is the device, in stretches (start, end, event, phase, cause, what): rule 1 on a CPU.
+
+    Without a cause the stretch is the event's own work. `events`: one thread's, outer before inner.
+    """
+    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges})
+    for a, b, i in cut(innermost(events, t0, t1), cuts):
+        phase = phases.at(a)
+        if phase in WHOLE:
+            yield a, b, i, phase, WHOLE[phase], events[i].name if i >= 0 else "outside operators"
+        elif a in compiling:
+            yield a, b, i, phase, "compile", "compiling"
+        elif i >= 0:
+            yield a, b, i, phase, "comm" if events[i].name.startswith(COLLECTIVES) else "", events[i].name
+        elif a in collecting:
+            yield a, b, i, phase, "gc", "garbage collection"
+        elif phase == "backward":
+            yield a, b, i, phase, "launch", "autograd engine between nodes"
+        else:
+            yield a, b, i, phase, "python", f"Python in {phase}"
+
+
 def on_cpu(capture: Capture, phases: Labels, cells: Cells) -> Iterator[Busy]:
     """Self times of the loop's thread; what no operator covers is charged at once."""
     t0, t1 = capture.start, capture.end
     events = [h for h in capture.host if h.thread == capture.thread and h.end > t0 and h.start < t1]
     collecting, compiling = (Spans(capture.spans[cause]) for cause in ("gc", "compile"))
-    cuts = sorted({*phases.times, *collecting.edges, *compiling.edges})
     own: Counter[tuple[int, str]] = Counter()
-    for a, b, i in cut(innermost(events, t0, t1), cuts):
-        phase = phases.at(a)
-        if phase in WHOLE:
-            cells.add(phase, WHOLE[phase], b - a, events[i].name if i >= 0 else "outside operators")
-        elif a in compiling:
-            cells.add(phase, "compile", b - a, "compiling")
-        elif i >= 0 and events[i].name.startswith(COLLECTIVES):
-            cells.add(phase, "comm", b - a, events[i].name)
-        elif i >= 0:
-            own[i, phase] += b - a
-        elif a in collecting:
-            cells.add(phase, "gc", b - a, "garbage collection")
-        elif phase == "backward":
-            cells.add(phase, "launch", b - a, "autograd engine between nodes")
+    for a, b, i, phase, cause, what in on_thread(events, phases, compiling, collecting, t0, t1):
+        if cause:
+            cells.add(phase, cause, b - a, what)
         else:
-            cells.add(phase, "python", b - a, f"Python in {phase}")
+            own[i, phase] += b - a
     priced = price(events, capture.optimizer_bytes)
     charged: Counter[tuple[int, str]] = Counter()
     position = {id(e): i for i, e in enumerate(events)}
@@ -138,21 +152,11 @@ def _cuda_idle(capture: Capture, phases: Labels, cells: Cells, device: list, lau
     compiling, collecting = Spans(capture.spans["compile"]), Spans(capture.spans["gc"])
     hosts = {t: Host(events, t0, t1, phases, compiling, collecting) for t, events in threads.items()}
     waits = drained(capture.host, device, launched)
-    ends = sorted(l.end for l in launched.values())
-    starts = [d.start for d in device]
-    finishing = sorted((d.end, d.stream) for d in device)
     excess = max(0, capture.wall - len(capture.edges) * capture.clean_wall) if capture.clean_wall else 0
-    for g0, g1 in gaps(((d.start, d.end) for d in device), t0, t1):
-        k = bisect.bisect_left(starts, g1)
-        closing = device[k] if k < len(device) and device[k].start == g1 else None
-        launch = launched.get(k) if closing else None
-        before = bisect.bisect_right(finishing, (g0, 1 << 62)) - 1
-        crosses = closing is not None and before >= 0 and finishing[before][1] != closing.stream
-        last = bisect.bisect_right(ends, g0) - 1
-        host = hosts.get(launch.thread if launch else capture.thread)
-        for c in explain((g0, g1), launch, host, waits, ends[last] if last >= 0 else 0, crosses):
-            for a, b, _ in cut([(c.start, c.end, 0)], phases.times):
-                ours = min(b - a, excess) if g0 == t0 else 0  # the window begins with a queue that we drained
-                excess -= ours
-                cells.add(phases.at(a), "measurement", ours, "refilling the queue the profiler drained")
-                cells.add(phases.at(a), c.cause, b - a - ours, c.what)
+    first = device[0].start if device else t1
+    for c in charges((t0, t1), device, launched, hosts, capture.thread, waits):
+        for a, b, _ in cut([(c.start, c.end, 0)], phases.times):
+            ours = min(b - a, excess) if b <= first else 0  # the window begins with a queue that we drained
+            excess -= ours
+            cells.add(phases.at(a), "measurement", ours, "refilling the queue the profiler drained")
+            cells.add(phases.at(a), c.cause, b - a - ours, c.what)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .events import DeviceEvent, HostEvent
-from .timeline import Labels, Span, Spans, innermost, union
+from .timeline import Labels, Span, Spans, gaps, innermost, union
 
 WAITS_FOR_DEVICE = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "hipStreamSynchronize",
                     "hipDeviceSynchronize", "hipEventSynchronize", "aten::_local_scalar_dense")  # fmt: skip
@@ -81,6 +81,33 @@ class Launch:
     end: int
 
 
+def charges(
+    window: Span,
+    device: Sequence[DeviceEvent],
+    launched: Mapping[int, Launch],
+    hosts: Mapping[int, Host],
+    main: int,
+    waits: Sequence[tuple[int, int, int]],
+) -> Iterator[Charge]:
+    """What every instant of `window` without work in `device` (by start) is charged to.
+
+    `launched` and `waits` as `launches` and `drained` give them; `main` is the thread that answers for a gap whose closing
+    launch is unknown.
+    """
+    ends = sorted(l.end for l in launched.values())
+    starts = [d.start for d in device]
+    finishing = sorted((d.end, d.stream) for d in device)
+    for g0, g1 in gaps(((d.start, d.end) for d in device), *window):
+        k = bisect.bisect_left(starts, g1)
+        closing = device[k] if k < len(device) and device[k].start == g1 else None
+        launch = launched.get(k) if closing else None
+        before = bisect.bisect_right(finishing, (g0, 1 << 62)) - 1
+        crosses = closing is not None and before >= 0 and finishing[before][1] != closing.stream
+        last = bisect.bisect_right(ends, g0) - 1
+        host = hosts.get(launch.thread if launch else main)
+        yield from explain((g0, g1), launch, host, waits, ends[last] if last >= 0 else 0, crosses)
+
+
 def launches(host: Sequence[HostEvent], device: Sequence[DeviceEvent]) -> dict[int, Launch]:
     """{index of a device event: its launch}, by runtime correlation, else by the operator that owns it."""
     runtime = {h.id: h for h in host if h.runtime and h.id}
@@ -141,10 +168,10 @@ def explain(
 def _as_sync(charges: list[Charge], gap: Span, waits: Sequence[tuple[int, int, int]], last_launch: int) -> list[Charge]:
     """After a wait drained the queue, the host's own pace is the sync's price, up to the run-ahead it destroyed."""
     g0, g1 = gap
-    drain = next((w for w in reversed(waits) if g0 <= w[1] < g1 or (w[1] <= g0 and w[1] >= last_launch)), None)
-    if drain is None:
+    drain = bisect.bisect_left(waits, g1, key=lambda wait: wait[1]) - 1  # the last to return before the gap's end
+    if drain < 0 or waits[drain][1] < min(g0, last_launch):
         return charges
-    left, out = drain[2], []
+    left, out = waits[drain][2], []
     for c in charges:
         length = c.end - c.start
         if c.cause not in ("launch", "python") or left <= 0:
