@@ -278,3 +278,52 @@ def test_a_file_that_is_no_config_is_one_sentence(text, tmp_path):
 def test_what_names_no_model_is_one_sentence(given, sizes, said):
     with pytest.raises(UsageError, match=said):
         model(given, **sizes)
+
+
+@pytest.mark.parametrize("family", READERS)
+def test_no_value_from_outside_is_more_than_one_sentence(family):
+    """Each value of a config replaced by each of these: a model, or a UsageError, and never another exception."""
+    config = transformers.AutoConfig.for_model(family, **sizes(family, random.Random(family))).to_dict()
+    hostile: list[Any] = [
+        None,
+        "x",
+        "",
+        -1,
+        0,
+        1,
+        1.5,
+        float("nan"),
+        True,
+        [],
+        [None],
+        {},
+        10**30,
+        "🙂" * 100,
+        "\x1b[2J",
+    ]
+    for name in config:
+        for value in hostile:
+            try:
+                count(model({**config, name: value}))
+            except UsageError as error:
+                assert len(str(error)) < 700 and "\n" not in str(error), (name, value)
+
+
+@pytest.mark.parametrize(
+    "family, name",
+    [
+        ("gpt2", "gpt2"),
+        ("llama", "llama-7b"),
+        ("mistral", "mistral-7b"),
+        ("mixtral", "mixtral-8x7b"),
+        ("deepseek_v3", "deepseek-v3"),
+        ("gpt_oss", "gpt-oss-120b"),
+        ("bert", "bert-base"),
+        ("t5", "t5-small"),
+    ],
+)
+def test_transformers_defaults_are_the_preset(family, name):
+    """A configuration class without arguments is the family's first published model."""
+    known = model(transformers.AutoConfig.for_model(family))
+    assert [each.attention for each in known.blocks()] == [each.attention for each in preset(name).blocks()]
+    assert count(known) == count(preset(name))

@@ -1,6 +1,8 @@
 """The report on a transformer: figures that agree with one another, in text, JSON and as one sentence when wrong."""
 
 import json
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -99,3 +101,9 @@ def test_a_wrong_input_is_one_sentence(given, said):
     with pytest.raises(UsageError, match=said) as error:
         transformer("gpt2", **given)
     assert "\n" not in str(error.value)
+
+
+def test_it_needs_no_torch():
+    asked = "mlsys_studio.transformer('gpt2', device='T4', dtype='fp16', mfu=0.3)"
+    code = f"import sys, mlsys_studio; {asked}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
