@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import get_ident
 
 from .phases import Phases, now
@@ -58,4 +58,10 @@ class Pauses:
             (handler.register_end_callback, handler.remove_end_callback, end),
         ):
             add(hook)
-            self._undo.callback(remove, hook)
+            self._undo.callback(_unless_gone, remove, hook)
+
+
+def _unless_gone(remove: Callable[[Callable], None], hook: Callable) -> None:
+    """`torch._dynamo.reset()` forgets the callbacks too."""
+    with contextlib.suppress(ValueError):
+        remove(hook)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 
 def places() -> Iterator[tuple[Any, str, str]]:
     """(object, attribute, phase): functions whose whole time is one phase. Libraries only where already imported."""
+    yield torch, "save", "checkpoint"
     yield nn.Module, "state_dict", "checkpoint"
     yield Optimizer, "state_dict", "checkpoint"
     yield builtins, "print", "logging"

@@ -148,7 +148,8 @@ class RootHooks:
     # -- the models as the user made them --------------------------------------------------------------------------------
 
     def unhooked(self, call: Callable) -> Callable:
-        """Around a call that would look at hooks: scripting compiles them."""
+        """Around a call that looks at hooks: scripting compiles them, and saving keeps those of a model that pickles
+        itself in its own way (DistributedDataParallel)."""
 
         @functools.wraps(call)
         def plain(*args: Any, **kwargs: Any) -> Any:

@@ -113,7 +113,8 @@ class StepClock:
         self.patch(_BaseDataLoaderIter, "__next__", self._fetching)
         self.patch(torch.amp.GradScaler, "step", self._scaling)
         self.patch(nn.Module, "__getstate__", self._models.without_hooks)
-        self.patch(torch.jit, "script", self._models.unhooked)
+        for place, name in ((torch, "save"), (torch.jit, "script")):
+            self.patch(place, name, self._models.unhooked)
         for register, hook in (
             (register_optimizer_step_pre_hook, self._before_optimizer),
             (register_optimizer_step_post_hook, self._after_optimizer),
@@ -172,6 +173,7 @@ class StepClock:
         """Keep every mark and batch shape from now on; returns now."""
         self._phases.marks, self.batches = [], []
         self._phases.recording = True
+        self._models.begins = self._forward_begins
         parameters = [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
         self.optimizer_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._look()

@@ -47,6 +47,7 @@ def places() -> list[object]:
         torch.autograd.backward,
         torch.save,
         vars(nn.Module)["state_dict"],
+        vars(nn.Module)["__getstate__"],
         vars(torch.optim.Optimizer)["state_dict"],
         vars(torch.amp.GradScaler)["step"],
         builtins.print,

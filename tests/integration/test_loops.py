@@ -119,7 +119,8 @@ def test_accumulation():
                 optimizer.step()
                 optimizer.zero_grad()
 
-    counted(loop, model)
+    found = counted(loop, model)
+    assert found.loop is not None and not found.loop.autocast
 
 
 def test_mixed_precision_with_a_scaler():
@@ -136,7 +137,8 @@ def test_mixed_precision_with_a_scaler():
             scaler.step(optimizer)
             scaler.update()
 
-    counted(loop, model)
+    found = counted(loop, model)
+    assert found.loop is not None and found.loop.autocast
 
 
 def test_lbfgs():

@@ -3,6 +3,7 @@
 import builtins
 import copy
 import gc
+import io
 import logging
 import pickle
 import threading
@@ -38,6 +39,7 @@ def patched_places() -> list:
         torch.save,
         torch.jit.script,
         nn.Module.__dict__["state_dict"],
+        nn.Module.__dict__["__getstate__"],
         torch.optim.Optimizer.__dict__["state_dict"],
         torch.amp.GradScaler.__dict__["step"],
         builtins.print,
@@ -324,6 +326,25 @@ def test_printing_logging_and_saving_have_their_phases(tmp_path, capsys):
     assert capsys.readouterr().out == "x\n" * 5
 
 
+def test_all_of_torch_save_is_checkpoint(tmp_path):
+    """Onto a slow disk. Witness: how long the disk slept."""
+
+    class SlowDisk(io.BytesIO):
+        slept = 0
+
+        def write(self, data):
+            began = time.perf_counter_ns()
+            time.sleep(0.002)
+            SlowDisk.slept += time.perf_counter_ns() - began
+            return super().write(data)
+
+    tensor = torch.zeros(4)
+    with StepClock() as clock:
+        train(mlp(), batches=5, between=lambda: torch.save(tensor, SlowDisk()))
+    assert SlowDisk.slept >= 5 * 2e6
+    assert SlowDisk.slept <= seconds(clock, "checkpoint") * 1e9
+
+
 def test_a_model_inside_a_dataset_is_not_the_forward():
     embedder = mlp()
 
@@ -418,6 +439,10 @@ def test_a_model_is_saved_copied_and_scripted_as_the_user_made_it(tmp_path):
     assert clock.count == 4 and clock.steps[-1].phases["forward"] > 0
     saved = torch.load(tmp_path / "whole.pt", weights_only=False)
     assert not saved._forward_hooks and not saved._forward_pre_hooks
+    replica, buffer = Replica(), io.BytesIO()
+    with StepClock():
+        torch.save(replica, buffer)
+    assert b"mlsys_studio" not in buffer.getvalue()
     x = torch.randn(2, 16)
     assert torch.equal(saved(x), made["copy"](x))  # both of before the last step
 
@@ -630,3 +655,46 @@ def test_a_gradient_of_a_gradient_is_a_span_while_recording():
     spans = clock.spans["create_graph"]
     assert len(spans) == 3
     assert all(a <= began <= ended <= b for (began, ended), (a, b) in zip(spans, walls[3:], strict=True))
+
+
+def test_what_recording_met_outlives_the_loops_objects():
+    def loop(clock):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters())
+        for i, (x, y) in enumerate(loader(6)):
+            if i == 4:
+                clock.record()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    with StepClock() as clock:
+        loop(clock)
+    assert not clock.optimizers and not clock.roots
+    found = facts(clock, None)
+    assert clock.optimizer_bytes == 4 * (16 * 32 + 32 + 32 * 4 + 4)
+    assert (found.model, found.optimizer, found.loader) == ("Sequential", "SGD", "TensorDataset")
+
+
+def test_a_hooked_model_inside_a_compiled_function_is_traced_as_if_it_had_no_hook():
+    torch._dynamo.reset()
+    model, graphs = mlp(), []
+
+    def backend(graph, _):
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    def make():
+        return torch.compile(lambda x, y: F.cross_entropy(model(x), y), backend=backend, fullgraph=True)
+
+    plain = make()
+    x, y = next(iter(loader(1)))
+    plain(x, y)
+    optimizer = torch.optim.SGD(model.parameters())
+    with StepClock() as clock:
+        torch._dynamo.reset()
+        loss = make()
+        for x, y in loader(6):
+            loss(x, y).backward()
+            optimizer.step()
+    assert clock.count == 6
+    assert len(graphs) == 2 and graphs[0] == graphs[1]
