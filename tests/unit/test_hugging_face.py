@@ -1,5 +1,6 @@
 """Every family against the model that transformers builds from the same config: its parameters and, run, its FLOP."""
 
+import inspect
 import json
 import random
 import warnings
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlsys_studio.profilers.calculators.compute import forward_flops, training_flops
+from mlsys_studio.profilers.calculators.compute import decode_flops, forward_flops, prefill_flops, training_flops
 from mlsys_studio.profilers.calculators.hugging_face import from_config
 from mlsys_studio.profilers.calculators.hugging_face_families import READERS
 from mlsys_studio.profilers.calculators.models import model
@@ -327,3 +328,20 @@ def test_transformers_defaults_are_the_preset(family, name):
     known = model(transformers.AutoConfig.for_model(family))
     assert [each.attention for each in known.blocks()] == [each.attention for each in preset(name).blocks()]
     assert count(known) == count(preset(name))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "mixtral", "qwen3", "gpt_neox", "falcon", "gemma2"])
+def test_decoding_and_prefill_cost_what_they_do_with_a_cache(family):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    _, (config, module) = models(family, 1, "cpu")
+    known = model(config)
+    tokens = torch.ones(2, 12, dtype=torch.long)
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as prefill:
+            cache = module(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values
+        with FlopCounterMode(display=False) as decode:
+            module(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
+    assert decode.get_total_flops() == decode_flops(known, batch=2, context=13).total
+    if "logits_to_keep" in inspect.signature(module.forward).parameters:
+        assert prefill.get_total_flops() == prefill_flops(known, batch=2, sequence=12).total
