@@ -159,6 +159,13 @@ def _refusals(model: nn.Module, counting: Counting) -> Iterator[None]:
             f"{error.func} in {place()} cannot run without data; give it a fake implementation with "
             "torch.library.register_fake"
         ) from error
+    except NotImplementedError as error:
+        if "CPU" not in str(error):
+            raise
+        raise UsageError(
+            f"{place()} is not implemented on the CPU, which counting pretends to be: {str(error).splitlines()[0]} "
+            "Count it with backward=False, or with another implementation"
+        ) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in ("data pointer", "data_ptr", ".numpy()")):
             raise

@@ -10,12 +10,13 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class Fakes:
@@ -30,9 +31,6 @@ class Fakes:
         self._grads: list[tuple[Tensor, Tensor | None]] = []
 
     def of(self, real: Tensor) -> Tensor:
-        import torch
-        from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-
         made = self._made.get(id(real))
         if made is not None:
             return made[1]
@@ -41,14 +39,13 @@ class Fakes:
                 f"a {type(real).__name__} has no plain shape to count with; give the model as it is before it is sharded "
                 "or quantized, and run a lazy one once"
             )
-        if real.layout is not torch.strided:
-            fake = torch.empty(real.shape, dtype=real.dtype, device="cpu")
-        else:
+        if real.layout is torch.strided:
             fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="cpu")
-        if isinstance(real, torch.nn.Parameter):
-            fake = torch.nn.Parameter(fake, requires_grad=real.requires_grad)
         else:
-            fake.requires_grad_(real.requires_grad)
+            fake = torch.empty(real.shape, dtype=real.dtype, device="cpu")
+        fake.requires_grad_(real.requires_grad)
+        if isinstance(real, torch.nn.Parameter):
+            fake._is_param = True  # what isinstance asks for; torch.nn.Parameter(fake) would dispatch once more
         self._made[id(real)] = real, fake
         return fake
 
@@ -81,6 +78,9 @@ def standing_in(model: nn.Module, fakes: Fakes) -> Iterator[None]:
         fakes.restore_grads()
 
 
+_CONTAINERS = (dict, list, set)
+
+
 class _Kept:
     """The attributes of one module, and what the containers among them hold (its parameters are in such a one)."""
 
@@ -88,16 +88,16 @@ class _Kept:
         self.attributes = attributes
         self.copy = attributes.copy()
         self.contents: list[tuple[Any, Any]] = [
-            (value, value.copy()) for value in attributes.values() if isinstance(value, dict | list | set)
+            (each, each.copy()) for each in attributes.values() if isinstance(each, _CONTAINERS)
         ]
 
     def replace(self, fakes: Fakes) -> None:
-        _replace(self.attributes, self.attributes.items(), fakes)
-        for container, content in self.contents:
-            if isinstance(container, dict):
-                _replace(container, content.items(), fakes)
-            elif isinstance(container, list):
-                _replace(container, enumerate(content), fakes)
+        holders: list[tuple[Any, Any]] = [(self.attributes, self.copy), *self.contents]
+        for holder, content in holders:
+            if not isinstance(holder, set):
+                for key, value in list(content.items() if isinstance(content, dict) else enumerate(content)):
+                    if isinstance(value, torch.Tensor):
+                        holder[key] = fakes.of(value)
 
     def restore(self) -> None:
         self.attributes.clear()
@@ -107,19 +107,9 @@ class _Kept:
             container.extend(content) if isinstance(container, list) else container.update(content)
 
 
-def _replace(holder: Any, items: Any, fakes: Fakes) -> None:
-    import torch
-
-    for key, value in list(items):
-        if isinstance(value, torch.Tensor):
-            holder[key] = fakes.of(value)
-
-
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """Python's, numpy's and torch's generators as they were, whatever a forward draws."""
-    import torch
-
     numpy = sys.modules.get("numpy")
     states = random.getstate(), torch.get_rng_state(), numpy.random.get_state() if numpy else None
     try:

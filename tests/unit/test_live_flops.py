@@ -407,6 +407,15 @@ def _(x: Tensor, w: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], w.shape[1])
 
 
+class Reads(nn.Module):
+    def __init__(self, how: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.how = nn.Linear(4, 4), how
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self.inner(x))
+
+
 class Mixes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -441,6 +450,33 @@ def test_a_registered_cost_counts_it():
 def test_products_that_have_no_formula_of_ours_are_named_too():
     assert set(flops(nn.Bilinear(3, 4, 5), (2, 3), (2, 4)).uncounted) == {"aten::_trilinear"}
     assert flops(nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.LayerNorm(4)), (2, 4)).uncounted == {}
+
+
+def test_a_triton_kernel_is_named_by_its_function():
+    triton = pytest.importorskip("triton")
+
+    @triton.jit
+    def doubled(x, y, n, block): ...
+
+    def launched(x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        torch.library.wrap_triton(doubled)[(1,)](x, y, x.numel(), 64)
+        return y
+
+    operator = torch.library.triton_op("mlsys_test::doubled", launched, mutates_args=())
+    assert flops(Reads(launched), (2, 4), backward=False).uncounted == {"triton doubled": 1}
+    assert flops(Reads(operator), (2, 4), backward=False).uncounted == {"mlsys_test::doubled": 1}
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_is_named_and_its_backward_refused():
+    """How many pairs its mask leaves is in a Python function."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    model = Reads(lambda x: flex_attention(*[x.view(1, 1, -1, 4)] * 3))
+    assert flops(model, (128, 4), backward=False).uncounted == {"flex_attention": 1}
+    with pytest.raises(UsageError, match="not implemented on the CPU"):
+        flops(model, (128, 4))
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------------------
@@ -489,15 +525,6 @@ def test_a_compiled_model_is_counted_as_written():
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------------------
-
-
-class Reads(nn.Module):
-    def __init__(self, how: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.inner, self.how = nn.Linear(4, 4), how
-
-    def forward(self, x: Tensor) -> Any:
-        return self.how(self.inner(x))
 
 
 @pytest.mark.parametrize(
