@@ -34,23 +34,33 @@ class Software:
     fused: bool  # loss and optimizer in one kernel each
     sequence_parallel: bool  # norms and dropouts split over the tensor-parallel ranks
     overlap: bool  # pipeline messages, gradients and gathered weights travel during computation
+    precision: str  # of weights, gradients and optimizer states (`states`)
     gradient: int  # bytes of a gradient as it is reduced over data-parallel ranks
     source: str
 
 
 CURRENT = Software(
-    "current", True, False, True, True, True, 4, "FlashAttention, fused loss and optimizer, overlapped communication"
+    "current",
+    flash=True,
+    dropout=False,
+    fused=True,
+    sequence_parallel=True,
+    overlap=True,
+    precision="mixed, fp32 gradients",
+    gradient=4,
+    source="FlashAttention, fused norms, loss and optimizer, sequence parallelism, overlapped communication",
 )
 MEGATRON21 = Software(
     "megatron21",
-    False,
-    True,
-    False,
-    False,
-    False,
-    2,
-    "Narayanan et al. 2021, arXiv:2104.04473, 4.2: fused softmax, GeLU and dropout, but no flash attention, no sequence "
-    "parallelism, no overlap",
+    flash=False,
+    dropout=True,
+    fused=False,
+    sequence_parallel=False,
+    overlap=False,
+    precision="mixed",
+    gradient=2,
+    source="Narayanan et al. 2021, arXiv:2104.04473, 4.2: fused softmax, GeLU and dropout, but no flash attention, no "
+    "sequence parallelism, no overlap",
 )
 SOFTWARE = {each.name: each for each in (CURRENT, MEGATRON21)}
 
@@ -80,7 +90,8 @@ class LayerTime:
     forward: Work
     inputs: Work  # backward: gradients of the inputs
     weights: Work  # backward: gradients of the weights, added to those of the micro-batches before
-    core: Work  # of the forward: scores, softmax and values, which selective recomputation repeats
+    core: Work = Work()  # of the forward: scores, softmax and values
+    selective: Work = Work()  # of the forward: what selective recomputation repeats
 
     @property
     def backward(self) -> Work:
@@ -112,7 +123,10 @@ def layer_time(block: Block, hidden: int, part: Slice, rates: Rates, software: S
         weights += Work(count * matmul(k, n, m, rates)) + _moved(3 * LOW * count * k * n, rates)
     core, core_back = _core(block.attention, part, rates, software)
     there, back = _traffic(block, hidden, part, software)
-    return LayerTime(forward + core + _moved(there, rates), inputs + core_back + _moved(back, rates), weights, core)
+    selective = _moved(_activated(block, part), rates) if software.flash else core  # what flash never keeps
+    return LayerTime(
+        forward + core + _moved(there, rates), inputs + core_back + _moved(back, rates), weights, core, selective
+    )
 
 
 def head_time(model: Transformer, part: Slice, rates: Rates, software: Software) -> LayerTime:
@@ -123,20 +137,19 @@ def head_time(model: Transformer, part: Slice, rates: Rates, software: Software)
     """
     n, h, v = part.tokens, model.hidden, ceil((model.vocab if model.head else model.classes) / part.tp)
     if v == 0:
-        return LayerTime(Work(), Work(), Work(), Work())
+        return LayerTime(Work(), Work(), Work())
     there, back = (LOW, 2 * LOW) if software.fused else (38, 14)
     return LayerTime(
         Work(matmul(n, v, h, rates)) + _moved(there * n * v, rates),
         Work(matmul(n, h, v, rates)) + _moved(back * n * v, rates),
         Work(matmul(h, v, n, rates)) + _moved(3 * LOW * h * v, rates),
-        Work(),
     )
 
 
 def embedding_time(model: Transformer, part: Slice, rates: Rates) -> LayerTime:
     """Rows looked up, and their gradients added."""
     rows = _moved(2 * LOW * part.tokens * model.hidden, rates)
-    return LayerTime(rows, rows, Work(), Work())
+    return LayerTime(rows, rows, Work())
 
 
 def optimizer_time(parameters: float, rates: Rates, software: Software) -> float:
@@ -235,19 +248,23 @@ def _traffic(block: Block, hidden: int, part: Slice, software: Software) -> tupl
     back += LOW * (2 * row * a.output_bias + qkv * a.bias)
     if not software.flash:  # heads to rows in a copy of its own
         there, back = there + 2 * LOW * output, back + 2 * LOW * output
-    for width, gated, bias, tokens in _activations(block, n):
-        there += LOW * (3 if gated else 2) * tokens * width / part.tp
-        back += LOW * ((5 if gated else 3) + bias) * tokens * width / part.tp
+    there += _activated(block, part)
+    back += sum(LOW * ((5 if mlp.gated else 3) + mlp.bias) * size / part.tp for mlp, size in _activations(block, n))
     if not isinstance(block.mlp, MLP):  # tokens into their expert's order and back
         sent = 4 * LOW * n * block.mlp.active * hidden / part.tp
         there, back = there + sent, back + sent
     return there, back
 
 
-def _activations(block: Block, n: int) -> list[tuple[int, bool, bool, int]]:
-    """(width, gated, bias, tokens) of each MLP a device runs."""
+def _activated(block: Block, part: Slice) -> float:
+    """Bytes of the activation functions, forward: gate and up in, or one of them, and their product out."""
+    return sum(LOW * (3 if mlp.gated else 2) * size / part.tp for mlp, size in _activations(block, part.tokens))
+
+
+def _activations(block: Block, tokens: int) -> list[tuple[MLP, int]]:
+    """Each MLP that `tokens` pass through, with how many numbers its activation has."""
     if isinstance(block.mlp, MLP):
-        return [(block.mlp.width, block.mlp.gated, block.mlp.bias, n)]
+        return [(block.mlp, tokens * block.mlp.width)]
     each, shared = block.mlp.each, block.mlp.shared
-    runs = [(each.width, each.gated, each.bias, n * block.mlp.active)]
-    return [*runs, (shared.width, shared.gated, shared.bias, n)] if shared else runs
+    routed = [(each, tokens * block.mlp.active * each.width)]
+    return [*routed, (shared, tokens * shared.width)] if shared else routed

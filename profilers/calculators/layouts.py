@@ -131,7 +131,8 @@ def schedules(model: Transformer, stages: int, micro_batches: int) -> Iterator[t
     yield "1f1b", 1
     if stages == 1:
         return
-    yield "zero-bubble", 1
+    if micro_batches >= stages:
+        yield "zero-bubble", 1
     for chunks in range(2, min(CHUNKS, (model.layers + 2) // stages) + 1):
         if micro_batches % stages == 0:
             yield "interleaved", chunks

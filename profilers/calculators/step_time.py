@@ -170,7 +170,7 @@ def _layer(
 ) -> Passes:
     """A layer with its recomputation and its messages."""
     time = layer_time(block, hidden, part, rates, software)
-    again = {"none": Work(), "selective": time.core, "full": time.forward}[recompute]
+    again = {"none": Work(), "selective": time.selective, "full": time.forward}[recompute]
     tensor, expert = _tensor(block, hidden, cluster, part), _expert(block, hidden, cluster, part)
     ring, ring_back = _ring(block, hidden, cluster, part, time, software)
     times = 3 if recompute == "full" else 2  # forward, backward, and forward again
@@ -273,9 +273,10 @@ def _data(
 
     if layout.zero == 0:
         return exposed(of(all_reduce, software.gradient), stage.backward)
-    reduce, gather = of(reduce_scatter, software.gradient), of(all_gather, LOW)
+    gather = of(all_gather, LOW)
     if layout.zero == 1:
-        return exposed(reduce, stage.backward) + exposed(gather, stage.forward)
+        return exposed(of(reduce_scatter, software.gradient), stage.backward) + exposed(gather, stage.forward)
+    reduce = of(reduce_scatter, LOW)  # in the compute dtype, as FSDP2 and DeepSpeed do unless told otherwise
     if layout.zero == 2:  # sharded gradients cannot be added up before they are reduced
         return micro_batches * exposed(reduce, stage.backward) + exposed(gather, stage.forward)
     return micro_batches * (exposed(gather, stage.forward) + exposed(gather + reduce, stage.backward))
