@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, NamedTuple
 
 now = time.time_ns  # the profiler stamps Unix nanoseconds as well
-PHASES: tuple[str, ...] = ("other", "data", "forward", "backward", "optimizer", "checkpoint", "logging")
-
-NOTHING: dict[str, int] = dict.fromkeys(PHASES, 0)
 
 
 class Mark(NamedTuple):
@@ -27,7 +25,7 @@ class Mark(NamedTuple):
 
 
 class Phases:
-    """`current` and since when (`last`); `sums` of all of them since somebody put NOTHING in its place; `marks` fills only while `recording`.
+    """`current` and since when (`last`); `sums` since somebody took them; `marks` fills only while `recording`.
 
     `owner` is the thread it listens to, 0 for none: the wrappers it made then pass straight through.
     """
@@ -37,7 +35,7 @@ class Phases:
     def __init__(self) -> None:
         self.current = "other"
         self.last = 0
-        self.sums = NOTHING.copy()
+        self.sums: defaultdict[str, int] = defaultdict(int)
         self.marks: list[Mark] = []
         self.recording = False
         self.owner = 0
@@ -52,6 +50,12 @@ class Phases:
             # The CPU clock is a system call (0.6 us, six times a time stamp): only while recording.
             self.marks.append(Mark(t, time.thread_time_ns(), phase))
         return t
+
+    def take(self) -> dict[str, int]:
+        """The sums so far, by phase; they begin again."""
+        taken, self.sums = self.sums, defaultdict(int)
+        taken.default_factory = None  # to be read like any other dict: a phase that was not is not
+        return taken
 
     def within(self, phase: str, call: Callable) -> Callable:
         """`call`, with its time in `phase`; recursion (state_dict) and other threads pass through."""

@@ -33,7 +33,7 @@ from .errors import UsageError
 from .living import Living
 from .loop import Loop, fetching, parts
 from .pauses import Pauses
-from .phases import NOTHING, Mark, Phases, now
+from .phases import Mark, Phases, now
 from .places import places
 from .root_hooks import RootHooks
 from .shapes import shapes_of
@@ -320,12 +320,12 @@ class StepClock:
             phases.current = "other"
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
+            phases.take()
         else:
-            self.steps.append(self._begin, t, phases.sums, skipped)
+            self.steps.append(Step(self._begin, t, phases.take(), skipped))
             self.count += 1
         if self._device is not None:
             self._device.end((self._begin, t))
-        phases.sums = NOTHING.copy()
         self._begin = t
         if self.count <= self._young or self.boundary.changes != self._changes:
             self._look_around()
@@ -352,7 +352,7 @@ class StepClock:
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
-        self._phases.sums = NOTHING.copy()
+        self._phases.take()
         if self._device is not None:
             self._device.begin()
         self._begin = self._phases.last = now()
@@ -388,7 +388,7 @@ class StepClock:
         times = [t for k, t in self._history if k == kind]
         for a, b in pairwise(times):
             self.boundary.unit = FALLBACKS[kind]
-            self.steps.append(a, b, {**NOTHING, "other": b - a})
+            self.steps.append(Step(a, b, {"other": b - a}))
             self.count += 1
 
 

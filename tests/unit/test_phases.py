@@ -23,7 +23,7 @@ def test_sums_are_what_the_marks_say():
     replayed: dict[str, int] = {"other": phases.marks[0].time - begin}
     for a, b in zip(phases.marks, phases.marks[1:], strict=False):
         replayed[a.phase] = replayed.get(a.phase, 0) + b.time - a.time
-    assert replayed == {phase: ns for phase, ns in phases.sums.items() if phase in replayed}
+    assert replayed == dict(phases.sums)
     assert sum(phases.sums.values()) == end - begin
 
 
@@ -66,3 +66,13 @@ def test_the_cpu_clock_is_read_only_while_recording():
     phases = started()
     phases.switch("data")
     assert phases.marks == []
+
+
+def test_taken_sums_are_an_ordinary_dict_and_begin_again():
+    phases = started()
+    phases.switch("data")
+    phases.switch("other")
+    taken = phases.take()
+    assert set(taken) == {"other", "data"} and not phases.sums
+    with pytest.raises(KeyError):
+        taken["forward"]
