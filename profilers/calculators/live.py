@@ -149,8 +149,11 @@ def _refusals(model: nn.Module, counting: Counting) -> Iterator[None]:
     try:
         yield
     except (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException) as error:
-        experts = hasattr(model, "set_experts_implementation") and "nonzero" in str(error.func)
-        how = 'model.set_experts_implementation("grouped_mm")' if experts else "count a forward without that branch"
+        how = "count a forward without that branch"
+        if hasattr(model, "set_experts_implementation") and "nonzero" in str(error.func):
+            how = 'type model.set_experts_implementation("grouped_mm")'
+        elif model.training:
+            how = f"try model.eval(), or {how}"
         raise UsageError(
             f"{place()} depends on values and not on shapes alone ({error.func}), so it has no one count; {how}"
         ) from error

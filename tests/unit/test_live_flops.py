@@ -512,6 +512,17 @@ def test_under_no_grad_and_under_inference_mode():
             assert flops(nn.Linear(16, 24), (7, 16)) == expected
 
 
+def test_under_the_callers_own_modes():
+    expected = flops(nn.Linear(16, 24), (7, 16))
+    model = nn.Linear(16, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert flops(model, (7, 16)).total == expected.total
+    with torch.device("meta"):
+        assert flops(model, (7, 16)).total == expected.total
+    with FlopCounterMode(display=False):
+        assert flops(model, (7, 16)) == expected
+
+
 def test_a_model_made_for_another_device():
     class OnCuda(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -543,6 +554,16 @@ def test_what_has_no_one_count_is_refused_in_a_sentence(how, says: str):
     assert "\n" not in str(refused.value)
 
 
+def test_what_only_training_reads_is_counted_in_evaluation():
+    class Drops(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if self.training and torch.rand(()) < 0.1 else super().forward(x)
+
+    with pytest.raises(UsageError, match=r"try model\.eval\(\)"):
+        flops(Drops(4, 4), (2, 4))
+    assert flops(Drops(4, 4).eval(), (2, 4)).forward == products((2, 4, 4))
+
+
 def test_experts_in_a_loop_are_refused_with_what_to_type():
     model = hugging_face("MixtralForCausalLM", hidden_size=64, num_hidden_layers=1, intermediate_size=32, vocab_size=50)
     model.set_experts_implementation("eager")
@@ -562,6 +583,17 @@ def test_experts_in_a_loop_are_refused_with_what_to_type():
 def test_what_cannot_be_counted_is_refused(model, inputs, says: str):
     with pytest.raises(UsageError, match=says):
         flops(model, *inputs)
+
+
+def test_a_parameter_made_of_parts_is_refused():
+    """As a DTensor's or a quantized one's shape, its own says nothing of what is multiplied."""
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    model = nn.Linear(4, 4)
+    model.weight = nn.Parameter(TwoTensor(torch.ones(4, 4), torch.ones(4, 4)))
+    with pytest.raises(UsageError, match="before it is sharded or quantized"):
+        flops(model, (2, 4))
+    assert type(model.weight) is TwoTensor
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
