@@ -5,7 +5,7 @@ A layer of hidden size h with a query heads, g key/value heads of size d and an 
     input and output of each norm    2 h + 2 h           one input where attention and MLP share it
     queries, keys, values            (a + g) d + g d_v   rotated, as attention takes them
     attention's result               a d_v               and its log-sum-exp in fp32, or without flash a s probabilities
-    MLP                              4 f gated, 2 f not  gate, up, their product's two factors; 3 f where it is one kernel
+    MLP                              4 f gated, 2 f not  gate, up and the activated gate, their product; 3 f in one kernel
     norms' statistics                1 fp32 number (RMSNorm) or 2 (LayerNorm)
 
 of which queries to MLP are divided over tensor parallel ranks, and the rest too under sequence parallelism. This is
@@ -36,7 +36,9 @@ class Kept:
     split: int = 0  # divided over tensor parallel ranks
     whole: int = 0  # on each of them, and divided only under sequence parallelism
     fixed: int = 0  # tokens on their way to experts, which no tensor parallelism divides
-    scores: int = 0  # like split; probabilities and their dropout, which selective recomputation computes again
+    scores: int = (
+        0  # like split; what selective recomputation computes again: probabilities and their dropout, activations
+    )
 
     def __add__(self, other: Kept) -> Kept:
         return Kept(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -89,6 +91,17 @@ def ends_kept(model: Transformer, kernels: Kernels) -> tuple[Kept, Kept]:
     return first, last
 
 
+def layer_moment(block: Block, model: Transformer, *, keys: int, kernels: Kernels) -> int:
+    """Bytes a token that one layer has at its widest, beside what it keeps: its result, a norm's, and the three tensors
+    of a gated activation or the queries, keys and values before and after their rotation; gradients are as wide."""
+    a, mlp, e = block.attention, block.mlp, kernels.itemsize
+    attention = 2 * (a.heads + a.kv_heads) * a.head_dim + a.kv_heads * a.value_dim
+    if not kernels.flash:
+        attention += 2 * a.heads * keys
+    width = _wide(mlp) if isinstance(mlp, MLP) else mlp.active * _wide(mlp.each)
+    return e * (2 * model.hidden + max(attention, width))
+
+
 def norm_input(model: Transformer, width: int, kernels: Kernels) -> int:
     """The fp32 copy of an RMSNorm in parts, or the input as it is."""
     return width * (FP32 if model.norm == "rms" and not kernels.fused else kernels.itemsize)
@@ -131,18 +144,26 @@ def _latent(a: Attention, model: Transformer, kernels: Kernels) -> Kept:
 
 def _mlp_kept(mlp: MLP | Experts, model: Transformer, kernels: Kernels) -> Kept:
     if isinstance(mlp, MLP):
-        return Kept(split=_widths(mlp, kernels) * mlp.width * kernels.itemsize)
+        again = mlp.width * kernels.itemsize if kernels.fused else 0  # the activation, of inputs that are kept anyway
+        return Kept(split=_widths(mlp, kernels) * mlp.width * kernels.itemsize - again, scores=again)
     h, e, k = model.hidden, kernels.itemsize, mlp.active
+    routed = _mlp_kept(mlp.each, model, kernels)
     kept = Kept(
-        split=k * _widths(mlp.each, kernels) * mlp.each.width * e,
+        split=k * routed.split,
+        scores=k * routed.scores,
         whole=mlp.count * FP32 + k * INDEX,  # the router's probabilities, and which were chosen
-        fixed=k * (2 * h * e + FP32 + 2 * INDEX),  # into the experts and out of them; weights, and places there and back
+        fixed=k
+        * (2 * h * e + FP32 + 2 * INDEX),  # into the experts and out of them; weights, and places there and back
     )
     if mlp.shared is not None:
         kept += _mlp_kept(mlp.shared, model, kernels)
         if mlp.shared_gate:
             kept += Kept(whole=(h + 1) * e)
     return kept
+
+
+def _wide(mlp: MLP) -> int:
+    return mlp.matrices * mlp.width
 
 
 def _widths(mlp: MLP, kernels: Kernels) -> int:

@@ -47,13 +47,17 @@ def bubble(
     return idle(schedule, stages, forward=forward, backward=backward, chunks=chunks, weight=weight) / busy
 
 
-def held(schedule: Schedule, stages: int, micro_batches: int, chunks: int = 1) -> float:
-    """Micro-batches whose activations the first stage holds at most; a chunk of a micro-batch counts 1/chunks."""
+def held(schedule: Schedule, stages: int, micro_batches: int, chunks: int = 1, stage: int = 0) -> float:
+    """Micro-batches whose activations a stage, by default the first, holds at most; a chunk of one counts 1/chunks.
+
+    Later stages begin later, and hold less: two chunks or one micro-batch a stage. Under zero-bubble the weights'
+    gradients that wait hold on to theirs, so that every stage is counted like the first.
+    """
     if schedule == "gpipe":
         return micro_batches
     if schedule == "interleaved":
-        return min(micro_batches, stages + (stages - 1) / chunks)
-    return min(micro_batches, stages)
+        return min(micro_batches, stages + (stages - 1 - 2 * stage) / chunks)
+    return min(micro_batches, stages if schedule == "zero-bubble" else stages - stage)
 
 
 def check(schedule: Schedule, stages: int, micro_batches: int, chunks: int) -> None:
@@ -68,4 +72,8 @@ def check(schedule: Schedule, stages: int, micro_batches: int, chunks: int) -> N
         raise UsageError(
             f"the interleaved schedule passes micro-batches on in groups of {stages}; "
             f"give a multiple of {stages} instead of {micro_batches}"
+        )
+    if schedule == "zero-bubble" and micro_batches < stages:
+        raise UsageError(
+            f"zero-bubble fills {stages} stages with as many micro-batches; give at least {stages} instead of {micro_batches}"
         )

@@ -34,7 +34,7 @@ class Precision:
     """Bytes a parameter, and the dtype that activations have. 0 where there is no such copy."""
 
     name: str
-    weight: int
+    weight: float  # half a byte for the 4-bit formats
     gradient: int
     master: int
     main_gradient: int  # an fp32 copy, to accumulate micro-batches in

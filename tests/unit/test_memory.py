@@ -1,0 +1,281 @@
+"""Memory of a device. Witnesses: sums written here, ZeRO's equations, published layouts, properties."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from mlsys_studio.profilers.calculators.layout import Layout
+from mlsys_studio.profilers.calculators.memory import MemoryEstimate, Parts, estimate, memory
+from mlsys_studio.profilers.calculators.parameters import count
+from mlsys_studio.profilers.calculators.pipelines import held
+from mlsys_studio.profilers.calculators.presets import preset
+from mlsys_studio.profilers.calculators.sizes import build
+from mlsys_studio.profilers.calculators.states import zero_bytes
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.hardware import lookup
+
+LLAMA = preset("llama-2-7b")
+STATES = ("weights", "gradients", "master", "optimizer")
+
+
+def states(found: MemoryEstimate) -> int:
+    return sum(getattr(found.parts, name) for name in STATES)
+
+
+def test_llama_2_7b_on_one_device_part_by_part():
+    """6,738,415,616 parameters, mixed precision, 4096 tokens; h 4096, f 11008, 32 heads, V 32000, eager kernels."""
+    n, tokens, h, f, v = 6_738_415_616, 4096, 4096, 11008, 32_000
+    found = estimate(LLAMA, sequence=tokens)
+    norm_in, norm_own = 4 * h, 2 * h + 4
+    layer = 2 * (2 * h) + 2 * (norm_in + norm_own) + 2 * (4 * h) + 4 * 32 + 2 * (4 * f)
+    ends = 8 + norm_in + norm_own + 2 * h
+    assert found.parts == Parts(
+        weights=2 * n,
+        gradients=2 * n,
+        master=4 * n,
+        optimizer=8 * n,
+        activations=tokens * (32 * layer + ends),
+        logits=tokens * (2 + 4) * v,
+        working=tokens * 8 * v,
+    )
+    assert found.total == sum(asdict(found.parts).values()) and found.fits is None and found.parameters == n
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("devices", [1, 8, 64])
+def test_states_under_zero_are_the_papers(stage: Any, devices: int):
+    found = estimate(LLAMA, sequence=128, layout=Layout(dp=devices, zero=stage))
+    assert states(found) == pytest.approx(zero_bytes(count(LLAMA).total, devices, stage), abs=8)
+
+
+def test_adam_takes_16_bytes_and_20_with_both_gradients():
+    for name, each in (("mixed", 16), ("mixed, both gradients", 20), ("float32", 16)):
+        assert states(estimate(LLAMA, sequence=1, precision=name)) == each * count(LLAMA).total
+    text = str(estimate(LLAMA, sequence=1))
+    assert "16 bytes a parameter" in text and "20" in text
+
+
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+@pytest.mark.parametrize("pp", [1, 2, 4])
+def test_shards_sum_to_the_whole(tp: int, pp: int):
+    """All stages' weights together; norms, 2 L + 1 vectors, are on each tensor parallel rank."""
+    from mlsys_studio.profilers.calculators.activations import Kernels
+    from mlsys_studio.profilers.calculators.stages import Slicing, load
+
+    model = preset("llama-3-70b")
+    slicing = Slicing(tp, 1, False, Kernels(), 8, "none")
+    everything = sum(each.held.total for each in load(model, slicing))
+    assert tp * everything == count(model).total + (tp - 1) * (2 * 80 + 1) * 8192
+    worst = estimate(model, sequence=8, layout=Layout(tp=tp, pp=pp)).parameters
+    assert everything <= pp * worst <= 1.5 * everything
+
+
+def test_experts_are_sharded_over_fewer_ranks():
+    """Mixtral on 8: ep 8 deals one expert of eight to each, and ZeRO-1 has nobody to share those with."""
+    mixtral = preset("mixtral-8x7b")
+    experts = 32 * 8 * 3 * 4096 * 14336
+    dense = count(mixtral).total - experts
+    found = estimate(mixtral, sequence=8, layout=Layout(dp=8, ep=8, zero=1)).parts
+    assert found.weights == 2 * (dense + experts // 8)
+    assert found.optimizer == 8 * (dense // 8 + experts // 8)
+    dealt = estimate(mixtral, sequence=8, layout=Layout(dp=16, ep=8, zero=3)).parts
+    assert dealt.weights == pytest.approx(2 * (dense / 16 + experts / 8 / 2), abs=2)
+
+
+def test_the_first_stage_holds_most_micro_batches():
+    """24 equal layers on 4 stages; 1F1B holds 4 micro-batches of 6 layers, GPipe all 16, interleaved 4 + 3/2 of 6."""
+    model = build(hidden=512, layers=24, heads=8, vocab=512, head=False)
+    more = replace(model, stack=(replace(model.stack[0], count=25),))
+    layer = estimate(more, sequence=64).parts.activations - estimate(model, sequence=64).parts.activations
+
+    def in_flight(**layout: Any) -> float:
+        chunks = layout.get("chunks", 1)
+        even = [0, *(1 + 24 * i // (4 * chunks) for i in range(1, 4 * chunks)), 26]
+        found = estimate(model, sequence=64, micro_batches=16, cuts=even, layout=Layout(pp=4, **layout))
+        assert found.stage == 0
+        return found.parts.activations / (6 * layer)
+
+    assert in_flight() == pytest.approx(4, rel=1e-3)  # and the token indices the embedding keeps
+    assert in_flight(schedule="gpipe") == pytest.approx(16, rel=1e-3)
+    assert in_flight(schedule="interleaved", chunks=2) == pytest.approx(5.5, rel=1e-3)
+    assert in_flight(schedule="zero-bubble") == pytest.approx(4, rel=1e-3)
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_later_stages_hold_less(stages: int):
+    """Megatron-LM's schedules.py: a stage's warm-up, and the micro-batch (or chunk) that then runs."""
+    for stage in range(stages):
+        warm_up = stages - stage - 1
+        assert held("1f1b", stages, 64, stage=stage) == warm_up + 1
+        chunks = 3
+        warm_up = 2 * (stages - stage - 1) + (chunks - 1) * stages
+        assert held("interleaved", stages, 64, chunks, stage) == pytest.approx((warm_up + 1) / chunks)
+        assert held("gpipe", stages, 64, stage=stage) == 64
+
+
+def test_gpipe_holds_every_micro_batchs_logits():
+    layout = Layout(pp=2, schedule="gpipe")
+    model = build(hidden=8, layers=2, heads=2, vocab=5000)
+    assert estimate(model, sequence=7, micro_batches=4, layout=layout).parts.logits == 4 * 7 * 5000 * 6
+    assert (
+        estimate(model, sequence=7, micro_batches=4, layout=replace(layout, schedule="1f1b")).parts.logits
+        == 7 * 5000 * 6
+    )
+
+
+def test_recomputation_keeps_each_layers_input():
+    model = build(hidden=64, layers=10, heads=4, vocab=11)
+    none, selective, full = (
+        estimate(model, batch=2, sequence=32, recompute=how, flash=False).parts for how in ("none", "selective", "full")
+    )
+    tokens, probabilities = 2 * 32, 2 * 4 * 32
+    assert none.activations - selective.activations == tokens * 10 * probabilities
+    ends = tokens * (8 + 2 * 64 + 8 + 2 * 64)  # indices; the last norm's input and statistics; the head's input
+    assert full.activations - ends == tokens * 10 * 2 * 64
+    assert full.working > selective.working > none.working
+
+
+def test_sequence_and_context_parallel_divide_activations():
+    model = preset("llama-3-8b")
+    one = estimate(model, sequence=8192, fused=True).parts
+    context = estimate(model, sequence=8192, fused=True, layout=Layout(cp=4)).parts
+    assert one.activations == 4 * context.activations and one.logits == 4 * context.logits
+    both = estimate(model, sequence=8192, fused=True, layout=Layout(tp=8, sequence_parallel=True)).parts
+    assert both.activations == pytest.approx(one.activations / 8, rel=1e-12)
+    without = estimate(model, sequence=8192, fused=True, layout=Layout(tp=8)).parts
+    assert both.activations < without.activations < one.activations
+
+
+def test_zero_3_gathers_two_layers_and_a_gradient():
+    """Llama-2-7B: the largest unit is a layer of 202,383,360; 16 bits each."""
+    layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    assert estimate(LLAMA, sequence=1, layout=Layout(dp=8, zero=3)).parts.in_use == 3 * 2 * layer
+    assert estimate(LLAMA, sequence=1, layout=Layout(dp=8, zero=2)).parts.in_use == 2 * layer
+    assert estimate(LLAMA, sequence=1, precision="autocast").parts.in_use == 2 * count(LLAMA).total
+
+
+def test_inference_is_weights_cache_and_one_pass():
+    """Llama-2-7B, 16 x 4096 tokens: 13.48 GB of weights and 512 KiB a token of cache."""
+    found = estimate(LLAMA, batch=16, sequence=4096, mode="inference").parts
+    assert (found.weights, found.cache) == (2 * 6_738_415_616, 16 * 4096 * 524_288)
+    assert (found.gradients, found.optimizer, found.master, found.activations) == (0, 0, 0, 0)
+    fourbit = estimate(LLAMA, sequence=4096, mode="inference", precision="int4", cache_dtype="float8").parts
+    assert (fourbit.weights, fourbit.cache) == (6_738_415_616 // 2, 4096 * 524_288 // 2)
+    eighth = estimate(preset("llama-3-70b"), sequence=100, mode="inference", layout=Layout(tp=16)).parts
+    assert eighth.cache == 100 * 80 * 2 * 128 * 2  # 8 KV heads on 16 devices: one each
+
+
+# -- published layouts --------------------------------------------------------------------------------------------------
+
+FIT = {  # Narayanan et al. 2021, arXiv:2104.04473, Table 1: A100-80GB, full recomputation, 16 bits, no ZeRO
+    "megatron-18.4b": (Layout(tp=8, dp=32), 4),
+    "megatron-145.6b": (Layout(tp=8, pp=8, dp=24), 2),
+    "megatron-529.6b": (Layout(tp=8, pp=35, dp=9), 1),
+    "megatron-1008b": (Layout(tp=8, pp=64, dp=6), 1),
+}
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_layouts_that_ran_fit(name: str):
+    layout, batch = FIT[name]
+    found = estimate(
+        preset(name), batch=batch, sequence=2048, micro_batches=64, layout=layout, recompute="full", flash=False,
+        dropout=True, precision="mixed, fp32 gradients", device="A100-SXM4-80GB", headroom=0,
+    )  # fmt: skip
+    assert found.fits, found.reason
+
+
+def test_llama_3_405b_as_published_fits_and_without_its_stages_does_not():
+    """Dubey et al. 2024, arXiv:2407.21783, Table 4: TP 8, PP 16, DP 128, 8,192 tokens, no recomputation."""
+    ran = Layout(tp=8, pp=16, dp=128, zero=2, sequence_parallel=True)
+    asked: dict[str, Any] = dict(sequence=8192, micro_batches=16, fused=True, device="H100 SXM")
+    model = preset("llama-3-405b")
+    assert estimate(model, layout=ran, precision="mixed, fp32 gradients", **asked).fits
+    for layout in (replace(ran, pp=4, dp=512), replace(ran, tp=2, dp=512), Layout(dp=16384, zero=1)):
+        found = estimate(model, layout=layout, **asked)
+        assert found.fits is False
+        assert found.reason.startswith("does not fit") and "H100-SXM5" in found.reason and "\n" not in found.reason
+
+
+# -- properties ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_grows_with_batch_sequence_and_layers(mode: Any):
+    def total(batch: int = 2, sequence: int = 64, layers: int = 4) -> int:
+        model = build(hidden=64, layers=layers, heads=4, vocab=100, window=96, full_every=2)
+        return estimate(model, batch=batch, sequence=sequence, mode=mode).total
+
+    for name, values in {"batch": (1, 2, 5), "sequence": (1, 64, 65, 200), "layers": (1, 2, 7)}.items():
+        found = [total(**{name: value}) for value in values]
+        assert all(a < b for a, b in pairwise(found)), name
+
+
+def test_no_more_on_more_devices():
+    model = preset("llama-3-70b")
+    asked: dict[str, Any] = dict(sequence=4096, fused=True)
+    for name in ("tp", "cp"):
+        found = [estimate(model, layout=replace(Layout(), **{name: n}), **asked).total for n in (1, 2, 4, 8)]
+        assert all(a > b for a, b in pairwise(found)), name
+    found = [estimate(model, layout=Layout(dp=n, zero=3), **asked).total for n in (1, 2, 4, 8)]
+    assert all(a > b for a, b in pairwise(found[1:]))
+
+
+def test_gb_and_gib_are_the_same_bytes():
+    text = str(estimate(LLAMA, sequence=1, precision="float32"))
+    row = next(line for line in text.splitlines() if line.strip().startswith("weights"))
+    gib, gb = float(row.split()[1]), float(row.split()[3])
+    assert gib * 2**30 == pytest.approx(gb * 1e9, rel=5e-3) and gb == pytest.approx(6.738415616 * 4, rel=5e-3)
+
+
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_shown_in_80_columns_and_in_html(mode: Any):
+    found = memory("mixtral-8x7b", batch=2, sequence=512, device="A100-SXM4-80GB", mode=mode)
+    assert max(map(len, str(found).splitlines())) <= 80
+    assert "<svg" in found._repr_mimebundle_()["text/html"]
+    assert json.loads(json.dumps(asdict(found.parts))) == {f.name: getattr(found.parts, f.name) for f in fields(Parts)}
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (dict(layout=Layout(tp=3)), "tp=3 does not divide 64 heads"),
+        (dict(layout=Layout(tp=16)), "tp=16 does not divide 8 KV heads"),
+        (dict(layout=Layout(pp=100)), "pp=100 is more than the 80 layers"),
+        (dict(layout=Layout(cp=3)), "cp=3 does not divide a sequence of 128"),
+        (dict(layout=Layout(dp=2, ep=2)), "ep=2 needs experts"),
+        (dict(batch=-1), "batch must be a whole number of at least 1, and -1"),
+        (dict(batch=1.5), "1.5"),
+        (dict(optimizer="adamx"), "'adamx'"),
+        (dict(precision="fp12"), "'fp12'"),
+        (dict(precision="int4", mode="inference", cache_dtype="fp12"), "'fp12'"),
+        (dict(recompute="some"), "'some'"),
+        (dict(mode="serve"), "'serve'"),
+        (dict(headroom=1.0), "headroom"),
+        (dict(device="H1000"), "H1000"),
+        (dict(cuts=(0, 5, 9)), "cuts"),
+    ],
+)
+def test_mistakes_are_one_sentence(asked: dict[str, Any], said: str):
+    with pytest.raises(UsageError, match=said) as error:
+        estimate(preset("llama-3-70b"), **{"sequence": 128, **asked})
+    assert "\n" not in str(error.value)
+
+
+def test_inputs_without_a_live_model_are_refused():
+    with pytest.raises(UsageError, match="live model"):
+        memory("gpt2", (1, 8))
+
+
+def test_headroom_is_left():
+    device = lookup("H100 SXM")
+    found = estimate(LLAMA, sequence=1, device=device, headroom=0.25)
+    assert found.usable == 0.75 * device.memory
