@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -80,15 +80,12 @@ def _wanted(result: Any) -> list[Any]:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    loss = result.get("loss") if hasattr(result, "get") else getattr(result, "loss", None)
-    leaves = [loss] if isinstance(loss, torch.Tensor) else tree_leaves(result)
-    if (
-        len(leaves) == 1
-        and leaves[0] is result
-        and hasattr(result, "__dict__")
-        and not isinstance(result, torch.Tensor)
-    ):
-        leaves = tree_leaves(vars(result))  # a dataclass or object of the user's
+    named = result if isinstance(result, Mapping) else getattr(result, "__dict__", {})
+    if isinstance(named.get("loss"), torch.Tensor):
+        return [named["loss"]]
+    leaves = tree_leaves(result)
+    if any(each is result for each in leaves) and not isinstance(result, torch.Tensor):
+        leaves = tree_leaves(dict(named))  # a dataclass or another object of the user's
     return [each for each in leaves if isinstance(each, torch.Tensor) and each.requires_grad]
 
 
