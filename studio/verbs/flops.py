@@ -12,7 +12,7 @@ from ..subject import SAYS, subject
 def flops(
     model: Annotated[list[str], SAYS],
     *,
-    inputs: Annotated[Any, Expression("what it is called with: a tensor, a tuple, or a dict of keywords")] = None,
+    inputs: Annotated[Any, Expression("what it is called with: a tensor, a shape, a tuple, or a dict of keywords")] = None,
     forward: Annotated[bool, "leave out the backward"] = False,
     batch: Annotated[int, "sequences, for a preset or config"] = 1,
     sequence: Annotated[int | None, "tokens of a sequence, for a preset or config"] = None,
@@ -37,5 +37,6 @@ def flops(
 
     if isinstance(inputs, dict) or hasattr(inputs, "keys"):  # a tokenizer's BatchEncoding is no dict
         return count(found, backward=not forward, **inputs)
-    given = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
+    shape = isinstance(inputs, tuple) and all(isinstance(each, int) for each in inputs)
+    given = () if inputs is None else inputs if isinstance(inputs, tuple) and not shape else (inputs,)
     return count(found, *given, backward=not forward)

@@ -96,6 +96,8 @@ def test_flops_of_an_object_are_those_of_its_layers():
     found = answer("flops net --inputs x", net=PERCEPTRON, x=torch.zeros(3, 8))
     assert (found.forward, found.backward) == (FORWARD, BACKWARD)
     assert answer("flops net --inputs x --forward", net=PERCEPTRON, x=torch.zeros(3, 8)).backward == 0
+    assert answer("flops net --inputs (3,8)", net=PERCEPTRON).forward == FORWARD
+    assert answer("flops net --inputs (x,)", net=PERCEPTRON, x=torch.zeros(3, 8)).forward == FORWARD
     assert answer("flops net --inputs dict(input=x)", net=PERCEPTRON, x=torch.zeros(3, 8)).forward == FORWARD
 
 
