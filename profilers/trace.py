@@ -18,7 +18,7 @@ import numpy as np
 from .errors import UsageError
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import Kind, kind, known
-from .traces.events_json import Event, EventStream
+from .traces.events_json import Args, Event, EventStream
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -39,7 +39,9 @@ class Trace:
     end: np.ndarray  # int64 ns
     correlation: np.ndarray  # int64, a launch and its kernel share it; -1: none
     external: np.ndarray  # int64, an operator and its kernels share it; -1: none
+    group: np.ndarray  # int32, of `groups`; 0: the event names none
     names: tuple[str, ...]
+    groups: tuple[tuple[str, str], ...]  # (process group, collective), either may be empty
     lanes: tuple[tuple[int | str | None, int | str | None], ...]
     rank: int | None
     world: int | None
@@ -97,7 +99,8 @@ class _Columns:
     """Columns being filled, a batch of events at a time."""
 
     def __init__(self) -> None:
-        self._names, self._categories, self._lanes = _Codes(), _Codes(), _Codes()
+        self._names, self._categories, self._lanes, self._groups = _Codes(), _Codes(), _Codes(), _Codes()
+        self._groups[b""] = 0
         self._pieces: list[tuple[np.ndarray, ...]] = []
         self._open: dict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)  # of "B", by lane
         self._scale = 0  # ns in the unit of the file; 0: not known yet
@@ -129,6 +132,7 @@ class _Columns:
             start + length,
             _int64([-1 if a is None else a.correlation for a in args]),
             _int64([-1 if a is None else a.external if a.external >= 0 else a.external_old for a in args]),
+            self._code(self._groups, [b"" if a is None or a.collective is a.group is a.group_name else _group(a) for a in args]),
         ))  # fmt: skip
 
     @staticmethod
@@ -146,7 +150,7 @@ class _Columns:
                 self._open[lane].append((self._names[event.name], self._categories[event.cat], lane, time, -1))
             elif self._open[lane]:
                 name, category, _, began, _ = self._open[lane].pop()
-                row = (name, category, lane, began, max(began, time), -1, -1)
+                row = (name, category, lane, began, max(began, time), -1, -1, 0)
                 self._pieces.append(tuple(np.array([v], t) for v, t in zip(row, _TYPES, strict=True)))
 
     def trace(self, path: str, stream: EventStream) -> Trace:
@@ -155,7 +159,7 @@ class _Columns:
         for i in range(len(_TYPES)):  # one by one, so that no two are in memory twice
             columns.append(np.concatenate([p[i] for p in self._pieces] or [empty[i]]))
         self._pieces.clear()
-        name, category, lane, start, end, correlation, external = columns
+        name, category, lane, start, end, correlation, external, group = columns
         categories = [c or "" for c in self._categories]
         pairs, inverse = np.unique(category.astype(np.int64) * len(self._names) + name, return_inverse=True)
         names = tuple(self._names)
@@ -174,7 +178,9 @@ class _Columns:
             end[order],
             correlation[order],
             external[order],
+            group[order],
             names,
+            tuple(_two(g.decode("utf-8", "replace")) for g in self._groups),
             tuple(self._lanes),
             *_place(header),
             tuple(_devices(header)),
@@ -192,7 +198,17 @@ class _Columns:
             yield "times are taken as nanoseconds: as microseconds they would lie after the year 5000"
 
 
-_TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
+_TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32)
+
+
+def _group(args: Args) -> bytes:
+    """The group's ranks where they are written, for its name may mean another group on another rank; the collective."""
+    return (bytes(args.group) or bytes(args.group_name)).strip(b'"') + b"\0" + bytes(args.collective).strip(b'"')
+
+
+def _two(group: str) -> tuple[str, str]:
+    name, _, collective = group.partition("\0")
+    return name, collective
 
 
 def _int64(values: list[int]) -> np.ndarray:

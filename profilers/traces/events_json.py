@@ -31,6 +31,7 @@ ESCAPE = re.compile(rb'\\(u[0-9a-fA-F]{4}|["\\/bfnrt])|\\')
 CONTROL = bytes(max(i, 32) for i in range(256))  # as white space outside strings, harmless inside
 
 Raw = msgspec.Raw
+NOT_SAID = Raw(b"")
 
 
 class Args(msgspec.Struct, gc=False):
@@ -39,7 +40,9 @@ class Args(msgspec.Struct, gc=False):
     correlation: int = -1
     external: int = msgspec.field(name="External id", default=-1)
     external_old: int = msgspec.field(name="external id", default=-1)
-    group: str | None = msgspec.field(name="Process Group Name", default=None)
+    group: Raw = msgspec.field(name="Process Group Ranks", default=NOT_SAID)
+    group_name: Raw = msgspec.field(name="Process Group Name", default=NOT_SAID)
+    collective: Raw = msgspec.field(name="Collective name", default=NOT_SAID)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -263,13 +266,19 @@ def _coerced(text: Any) -> Event | None:
             _whole(links.get("correlation")),
             _whole(links.get("External id")),
             _whole(links.get("external id")),
-            _text(links.get("Process Group Name")),
+            Raw(_words(links.get("Process Group Ranks"))),
+            Raw(_words(links.get("Process Group Name"))),
+            Raw(_words(links.get("Collective name"))),
         ),
     )
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+
+
+def _words(value: Any) -> bytes:
+    return str(value)[:1000].encode("utf-8", "replace") if value is not None else b""
 
 
 def _identity(value: Any) -> int | str | None:

@@ -30,9 +30,13 @@ OPERATORS = (Kind.OPERATOR, Kind.RUNTIME)
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One communication kernel: the `number`th of its name and process group in step `step` (-1: no steps)."""
+    """One communication kernel: the `number`th of its name and process group in step `step` (-1: before any).
+
+    `name` is the collective's where the trace tells it, else the kernel's: NCCL's SendRecv may be an all-to-all.
+    """
 
     name: str
+    group: str
     step: int
     number: int
     nanoseconds: int
@@ -52,7 +56,7 @@ class Explained:
     memory_op_ns: int
     overlap_ns: int
     idle: dict[str, int]
-    cells: dict[tuple[str, str], int]  # the same by (phase, cause), largest first
+    cells: tuple[tuple[str, str, int], ...]  # (phase, cause, ns), largest first: the same, by phase as well
     gaps: int
     steps_ns: tuple[int, ...] = ()
     collectives: tuple[Collective, ...] = ()
@@ -175,7 +179,7 @@ def _activity(trace: Trace, lane: int, phase: Labelled) -> Labelled:
 
 
 def _device(trace: Trace) -> str:
-    return trace.devices[0] if trace.devices else "unknown device"
+    return trace.devices[0] if trace.devices else "a device without a name"
 
 
 def _many_devices(trace: Trace, work: np.ndarray) -> list[str]:
@@ -267,7 +271,7 @@ def _account(
         device=device,
         span_ns=window[1] - window[0],
         idle={c: causes[c] for c in CAUSES if causes[c] or c == "unattributed"},
-        cells={k: ns for k, ns in found.most_common() if ns},
+        cells=tuple((*key, ns) for key, ns in found.most_common() if ns),
         steps_ns=tuple(b - a for _, a, b in trace.steps()),
         collectives=tuple(_collectives(trace)),
         uncounted=trace.uncounted,
@@ -280,14 +284,14 @@ def _collectives(trace: Trace) -> list[Collective]:
     """Communication kernels in the order they ran, numbered so that the same one has the same number on every rank."""
     steps = trace.steps()
     starts = [a for _, a, _ in steps]
-    counts: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, str, int]] = Counter()
     found = []
     hits = trace.of(Kind.COMM)
-    columns = (c[hits].tolist() for c in (trace.name, trace.start, trace.end))
-    for code, start, end in zip(*columns, strict=True):
-        name = trace.names[code]
+    columns = (c[hits].tolist() for c in (trace.name, trace.group, trace.start, trace.end))
+    for code, group, start, end in zip(*columns, strict=True):
         at = bisect.bisect_right(starts, start) - 1
-        step = steps[at][0] if at >= 0 else -1
-        counts[name, step] += 1
-        found.append(Collective(name, step, counts[name, step] - 1, end - start))
+        members, collective = trace.groups[group]
+        key = collective or trace.names[code].partition("(")[0], members, steps[at][0] if at >= 0 else -1
+        found.append(Collective(*key, counts[key], end - start))
+        counts[key] += 1
     return found

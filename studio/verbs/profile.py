@@ -21,6 +21,8 @@ def profile(
     *arguments: Annotated[str, "the script's own arguments"],
     mode: Annotated[Literal["full", "light"], "a ledger, or step times and phases only"] = "full",
     steps: Annotated[int, "profiled steps in the window"] = 5,
+    stacks: Annotated[bool, "also the time of your own lines, from two more steps"] = False,
+    memory: Annotated[bool, "also the memory of a step by category, from two more steps"] = False,
     into: Annotated[str | None, "keep the Profile under this name in the notebook"] = None,
     out: Annotated[Path | None, "also write it: .html, .json or .md"] = None,
     compare: Annotated[Path | None, "a Profile saved as JSON: say what changed, exit with 1 on a regression"] = None,
@@ -45,7 +47,8 @@ def profile(
     baseline = None if compare is None else read(compare)
     code = call.cell if script is None else Script.at(script, arguments)
     assert code is not None
-    run = profiling(title=script.name if script is not None else first_line(code.source), mode=mode, steps=steps)
+    title = script.name if script is not None else first_line(code.source)
+    run = profiling(title=title, mode=mode, steps=steps, stacks=stacks, memory=memory)
     try:
         with run:
             code.run()

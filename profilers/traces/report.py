@@ -1,0 +1,181 @@
+"""What `mlsys trace` says: one account a trace, who made whom wait, and which files are no traces."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..ledger import CAUSES
+from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
+from ..views.units import duration, percent
+from .explaining import Explained
+from .ranks import Failure, Straggler, explain_files, files
+from .sources import Progress
+
+SCHEMA_VERSION = 1
+MOST = 32  # ranks in a table or a picture; the JSON has them all
+
+
+@dataclass(frozen=True, slots=True)
+class TraceReport(Shown):
+    """`traces` in the order given; `exit_code` is 1 if a file could not be read."""
+
+    traces: tuple[Explained, ...]
+    stragglers: tuple[Straggler, ...]
+    errors: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return int(bool(self.errors))
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "traces": [_fields(trace) for trace in self.traces],
+                "stragglers": [
+                    {
+                        "rank": s.rank,
+                        "path": s.path,
+                        "waited_for_us": s.waited_ns / 1000,
+                        "collectives": s.collectives,
+                        "of_collectives": s.of,
+                        "mostly": s.mostly,
+                    }
+                    for s in self.stragglers
+                ],
+                "errors": [{"path": e.path, "message": e.message} for e in self.errors],
+            },
+            indent=1,
+        )
+
+    def sheet(self) -> Sheet:
+        parts: list[Part] = []
+        if len(self.traces) == 1:
+            parts += _one(self.traces[0])
+        elif self.traces:
+            parts += _several(self.traces)
+        if self.stragglers:
+            parts.append(_stragglers(self.stragglers))
+        if self.errors:
+            parts.append(Figures("Not read", tuple(Row(Path(e.path).name, "", e.message) for e in self.errors)))
+        return Sheet(_title(self.traces), _basis(self.traces), tuple(parts), tuple(_notes(self.traces)))
+
+
+def explain_traces(paths: Sequence[Path], progress: Callable[[Path], Progress | None]) -> TraceReport:
+    """The report of these files; a folder stands for the traces in it."""
+    explained, stragglers, failures = explain_files(files(paths), progress)
+    return TraceReport(tuple(explained), tuple(stragglers), tuple(failures))
+
+
+def _fields(trace: Explained) -> dict[str, Any]:
+    return {
+        "path": trace.path,
+        "rank": trace.rank,
+        "device": trace.device,
+        "span_us": trace.span_ns / 1000,
+        "device_busy_us": trace.busy_ns / 1000,
+        "device_idle_us": trace.idle_ns / 1000,
+        "compute_us": trace.compute_ns / 1000,
+        "communication_us": trace.communication_ns / 1000,
+        "memory_op_us": trace.memory_op_ns / 1000,
+        "overlap_us": trace.overlap_ns / 1000,
+        "exposed_communication_us": trace.exposed_ns / 1000,
+        "idle_by_cause_us": {cause: ns / 1000 for cause, ns in trace.idle.items()},
+        "steps": len(trace.steps_ns),
+        "uncounted": list(trace.uncounted),
+        "warnings": list(trace.warnings),
+    }
+
+
+# -- on a page -----------------------------------------------------------------------------------------------------------
+
+
+def _title(traces: Sequence[Explained]) -> str:
+    if len(traces) == 1:
+        return f"Trace {Path(traces[0].path).name}"
+    return f"{len(traces)} traces" if traces else "No trace"
+
+
+def _basis(traces: Sequence[Explained]) -> str:
+    if not traces:
+        return "Nothing could be read."
+    devices = ", ".join(dict.fromkeys(t.device for t in traces if t.device != "none"))
+    whole = "from its first work to the end of its last" if any(t.device != "cpu" for t in traces) else "its steps"
+    return f"Device: {devices}; {whole}. Idle time by the rules of the ledger."
+
+
+def _one(t: Explained) -> list[Part]:
+    steps = f"{len(t.steps_ns)} steps" if t.steps_ns else "no steps are marked"
+    rows = [
+        Row("span", duration(t.span_ns), steps),
+        Row("busy", duration(t.busy_ns), _of(t.busy_ns, t.span_ns)),
+        Row("· compute", duration(t.compute_ns), _of(t.compute_ns, t.span_ns)),
+        Row("· communication", duration(t.communication_ns), f"{duration(t.exposed_ns)} of it not hidden by compute"),
+        Row("· copies", duration(t.memory_op_ns), _of(t.memory_op_ns, t.span_ns)),
+        Row("idle", duration(t.idle_ns), f"{_of(t.idle_ns, t.span_ns)}, in {t.gaps:,} gaps" if t.gaps else _of(t.idle_ns, t.span_ns)),
+    ]  # fmt: skip
+    return [Figures("Device", tuple(rows)), _causes(t)]
+
+
+def _causes(t: Explained) -> Figures:
+    rows = []
+    for cause, ns in sorted(t.idle.items(), key=lambda item: -item[1]):
+        phases = Counter({phase: n for phase, c, n in t.cells if c == cause and phase != "other"})
+        where = ", ".join(f"{percent(n / ns)} in {phase}" for phase, n in phases.most_common(2))
+        note = f"{percent(ns / max(1, t.idle_ns))}: {CAUSES[cause]}{f' ({where})' if where and cause != 'data stall' else ''}"
+        rows.append(Row(cause, duration(ns), note))
+    return Figures("Idle by cause", tuple(rows))
+
+
+def _several(traces: Sequence[Explained]) -> list[Part]:
+    shown = sorted(traces, key=lambda t: (t.rank is None, t.rank))[:MOST]
+    rows, bars = [], []
+    for t in shown:
+        largest = max(t.idle, key=lambda cause: t.idle[cause])
+        rows.append((_called(t), largest if t.idle_ns else "", duration(t.span_ns), percent(t.busy_ns / max(1, t.span_ns)),
+                     duration(t.exposed_ns), duration(t.idle_ns)))  # fmt: skip
+        exposed = min(t.exposed_ns, t.busy_ns)
+        bars.append((_called(t), percent(t.busy_ns / max(1, t.span_ns)), (t.busy_ns - exposed, exposed, t.idle_ns)))
+    heads = ("trace", "idle mostly by", "span", "busy", "exposed comm", "idle")
+    parts: list[Part] = [
+        Grid("Every trace", heads, tuple(rows), left=2),
+        Bars("Share of the time busy", ("compute and copies", "exposed communication", "idle"), tuple(bars)),
+    ]
+    if len(traces) > len(shown):
+        parts.append(Figures("", (Row("not shown", str(len(traces) - len(shown)), "--json has every trace"),)))
+    return parts
+
+
+def _called(t: Explained) -> str:
+    return f"rank {t.rank}" if t.rank is not None else Path(t.path).name
+
+
+def _stragglers(stragglers: Sequence[Straggler]) -> Grid:
+    rows = tuple(
+        (
+            f"rank {s.rank}" if s.rank is not None else Path(s.path).name,
+            s.mostly,
+            duration(s.waited_ns),
+            f"{s.collectives} of {s.of}",
+        )
+        for s in stragglers[:MOST]
+    )
+    return Grid("Who made the others wait", ("last to arrive", "mostly in", "mean wait", "collectives"), rows, left=2)
+
+
+def _of(ns: int, span: int) -> str:
+    return f"{percent(ns / span)} of the span" if span else ""
+
+
+def _notes(traces: Sequence[Explained]) -> list[str]:
+    said = []
+    for t in traces:
+        where = f"{_called(t)}: " if len(traces) > 1 else ""
+        said += [f"{where}{warning}" for warning in t.warnings]
+        said += [f"{where}uncounted: {kind}" for kind in t.uncounted]
+    return said[:MOST]

@@ -1,0 +1,44 @@
+"""`trace`: saved traces explained, without torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from ..registry import verb
+
+if TYPE_CHECKING:
+    from ...profilers.traces.report import TraceReport
+    from ...profilers.traces.sources import Progress
+
+LARGE = 100 << 20  # bytes
+
+
+@verb
+def trace(
+    files: Annotated[list[Path], "traces of torch.profiler: .json, .json.gz, .zst, one a rank, or folders"],
+) -> TraceReport:
+    """Explain saved traces: busy, idle by cause, overlap, stragglers.
+
+    Ends with code 1 if a file could not be read; the others are explained all the same.
+    """
+    from ...profilers.traces.report import explain_traces
+
+    return explain_traces(files, _progress)
+
+
+def _progress(path: Path) -> Progress | None:
+    """On stderr, for files that take seconds."""
+    if not path.is_file() or path.stat().st_size < LARGE:
+        return None
+    last = -1
+
+    def show(read: int, size: int) -> None:
+        nonlocal last
+        if (share := 100 * read // max(1, size)) != last:
+            last = share
+            end = "\n" if share == 100 else "\r"
+            print(f"reading {path.name}: {share} %", end=end, file=sys.stderr, flush=True)
+
+    return show
