@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .allocations import MemoryUse
 from .ledger import Ledger
 from .loop import Loop
+from .stacks import SourceLine
 
 if TYPE_CHECKING:
     from .diff import Diff
@@ -32,6 +34,14 @@ class StepTimes:
     phases: Mapping[str, int]  # clean median per phase
     compile_ns: int = 0  # inside the warm-up
     total_ns: int = 0  # the whole cell or block
+    excluded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by what they were for: settling, shapes ...
+    dropped: int = 0  # more clean steps, of which no time was kept
+
+    @property
+    def count(self) -> int:
+        """All steps of the loop: each is in one of the groups."""
+        groups = (self.warmup, self.clean, self.window, *self.excluded.values())
+        return sum(map(len, groups)) + self.dropped
 
     @property
     def median(self) -> int:
@@ -114,6 +124,8 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     loop: Loop | None = None  # what the loop is made of, where it was seen
+    lines: tuple[SourceLine, ...] = ()  # with stacks: the largest first
+    memory_use: MemoryUse | None = None  # with memory
     disturbed_ns: int = 0  # by which a profiled step was longer than a clean one and the profiler's price: others' work
     schema: int = SCHEMA
 

@@ -13,14 +13,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
+from .allocations import Allocations
 from .environment import environment
 from .errors import UsageError
 from .ledger import Ledger
 from .loop import Loop, facts
 from .profile import Memory, OperatorRow, Profile, StepTimes
+from .roles import CLEAN, UNUSED, WARM, WINDOW
+from .stacks import Stacks
 
 if TYPE_CHECKING:
-    from .capture import Capture, Recorder
+    from .capture import Capture
+    from .recorder import Recorder
     from .step import StepClock
 
 MOST_OPERATORS = 200
@@ -30,34 +34,49 @@ class Recording:
     """A context manager; `profile` is None until the block has ended. `mode`: "full" or "light" (step times only)."""
 
     def __init__(
-        self, title: str = "", mode: str = "full", window: int = 5, progress: Callable[[str], None] | None = None
+        self,
+        title: str = "",
+        mode: str = "full",
+        steps: int = 5,
+        stacks: bool = False,
+        memory: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         if mode not in ("full", "light"):
             raise UsageError(f'mode={mode!r} is not known: use "full" or "light"')
-        if not 1 <= window <= 1000:
-            raise UsageError(f"steps={window} cannot be profiled: give a number from 1 to 1000")
+        if not 1 <= steps <= 1000:
+            raise UsageError(f"steps={steps} cannot be profiled: give a number from 1 to 1000")
+        if mode == "light" and (stacks or memory):
+            raise UsageError('mode="light" records no step, so no stacks and no memory: leave it out')
         self.profile: Profile | None = None
         self.clock: StepClock | None = None
-        self._title, self._mode, self._window = title, mode, window
+        self._title, self._mode, self._window = title, mode, steps
         self._progress = progress or (lambda line: print(line, file=sys.stderr))
+        self._stacks = Stacks(self._progress) if stacks else None
+        self._allocations = Allocations(self._progress) if memory else None
         self._recorder: Recorder | None = None
 
     def __enter__(self) -> Self:
         try:
             import torch
 
-            from .capture import Recorder, Schedule
+            from .recorder import Recorder, Schedule
             from .step import StepClock
         except ModuleNotFoundError as missing:
             raise UsageError(
                 f"profiling needs {missing.name}, which is not installed: pip install 'mlsys-studio[torch]'"
             ) from None
-        self._recorder = Recorder(Schedule(window=self._window), full=self._mode == "full")
+        extras = [extra for extra in (self._stacks, self._allocations) if extra is not None]
+        self._recorder = Recorder(Schedule(window=self._window), self._mode == "full", extras)
         self.clock = StepClock(self._recorder)
         self.clock.__enter__()
-        profiler = torch.autograd.profiler.profile
-        if "_prepare_trace" in vars(profiler):
-            self.clock.patch(profiler, "_prepare_trace", self._recorder.make_way)
+        try:
+            profiler = torch.autograd.profiler.profile
+            if "_prepare_trace" in vars(profiler):
+                self.clock.patch(profiler, "_prepare_trace", self._recorder.make_way)
+        except BaseException:  # an interrupt
+            self.clock.__exit__()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -65,7 +84,10 @@ class Recording:
         try:
             self._recorder.close()
         finally:
-            self.clock.__exit__(kind, error, trace)
+            try:
+                self.clock.__exit__(kind, error, trace)
+            finally:
+                self._recorder.off()
         self.clock.settle()
         early = f"the block ended early with {kind.__name__}: what was measured until then is kept" if kind else ""
         self.profile = self._build(self.clock, self._recorder, [early] if early else [])
@@ -84,6 +106,8 @@ class Recording:
                 notes.append(why_no_ledger(clock, recorder))
         if not clock.count:
             notes.append(NO_STEP)
+        elif self._mode == "full":
+            notes += recorder.unreached(clock)
         if clock.forward_by_difference:
             notes.append(f"forward is measured by difference: {clock.forward_by_difference}")
         return Profile(
@@ -96,6 +120,8 @@ class Recording:
             environment=environment(),
             loop=self._facts(clock, capture, notes),
             notes=tuple(dict.fromkeys(notes)),
+            lines=() if self._stacks is None else self._stacks.lines,
+            memory_use=None if self._allocations is None else self._allocations.use,
             disturbed_ns=disturbed,
         )
 
@@ -131,29 +157,29 @@ def why_no_ledger(clock: StepClock, recorder: Recorder) -> str:
     """One sentence for a loop that ended before a window."""
     if recorder.notes:
         return "no ledger: " + recorder.notes[-1]
-    plan = recorder.plan
-    more = max(clock.count, plan.warm + plan.clean + 1) + plan.window + 3
-    return f"no ledger: the loop ended after {clock.count} steps, before any was profiled; run it for {more} or more"
+    said = f"no ledger: the loop ended after {clock.count} steps, before any was profiled"
+    return f"{said}; run it for {recorder.enough(clock)} or more"
 
 
 def step_times(clock: StepClock, recorder: Recorder, capture: Capture | None) -> StepTimes:
-    """Every step by the role it played; a loop too short for roles shows all its steps as clean, less the first."""
+    """Every step by the role it played."""
     from .capture import median_phases
 
-    clean = [*recorder.before, *recorder.after]
-    warmup = list(recorder.warmup)
-    if not clean:
-        steps = list(clock.steps)
-        warmup, clean = steps[:1], steps[1:]
+    groups = recorder.roles.groups(clock)
+    if capture is None:
+        groups.steps[UNUSED] = [*groups[UNUSED], *groups.steps.pop(WINDOW, [])]
+    walls = {role: tuple(clock.wall(s) for s in steps) for role, steps in groups.steps.items() if steps}
     edges = () if capture is None else (capture.start, *capture.edges)
     return StepTimes(
         unit=clock.boundary.unit or "none",
-        warmup=tuple(clock.wall(s) for s in warmup),
-        clean=tuple(clock.wall(s) for s in clean),
+        warmup=walls.pop(WARM, ()),
+        clean=walls.pop(CLEAN, ()),
         window=tuple(b - a for a, b in itertools.pairwise(edges)),
-        phases=median_phases(clean),
+        phases=median_phases(groups[CLEAN]),
         compile_ns=sum(b - a for a, b in clock.spans["compile"]),
         total_ns=clock.stopped - clock.started,
+        excluded={role: times for role, times in walls.items() if role != WINDOW},
+        dropped=groups.dropped,
     )
 
 

@@ -1,4 +1,5 @@
-"""torch's profiler announces every start and stop on stderr (2.13: lines that begin with "USDT:"); here they stay out.
+"""torch's profiler announces every start and stop on stderr (2.13: lines that begin with "USDT:"), and says there that
+it does not know of blocks older than itself when it watches memory; here both stay out.
 
 Kineto writes to file descriptor 2 itself, so Python's sys.stderr cannot filter it, and raising its log level would
 hide its real errors too. So the descriptor points to a file for the moment of the call, and all but those lines is
@@ -13,12 +14,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-_ANNOUNCEMENT = b"USDT:"
+_ANNOUNCEMENT, _OLDER = b"USDT:", b"Memory block of unknown size was allocated before the profiling started"
 
 
 @contextlib.contextmanager
 def without_announcements() -> Iterator[None]:
-    """Wrap `profile.__enter__()` and `profile.__exit__()`, each on its own, never the work between them."""
+    """Wrap `profile.__enter__()` and `profile.__exit__()`, each on its own; the work between them only for memory."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         sys.stderr.flush()
     try:
@@ -36,6 +37,6 @@ def without_announcements() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             held.seek(0)
-            kept = b"".join(line for line in held if not line.startswith(_ANNOUNCEMENT))
+            kept = b"".join(line for line in held if not (line.startswith(_ANNOUNCEMENT) or _OLDER in line))
             while kept:
                 kept = kept[os.write(2, kept) :]

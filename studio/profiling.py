@@ -34,8 +34,10 @@ def disabled() -> bool:
 class Profiling:
     """A context manager and decorator. `profile` is the result, None while the block runs or where MLSYS_DISABLE is set."""
 
-    def __init__(self, title: str = "", mode: str = "full", steps: int = 5) -> None:
-        self._options = {"title": title, "mode": mode, "window": steps}
+    def __init__(
+        self, title: str = "", mode: str = "full", steps: int = 5, stacks: bool = False, memory: bool = False
+    ) -> None:
+        self._options = {"title": title, "mode": mode, "steps": steps, "stacks": stacks, "memory": memory}
         self.profile: Profile | None = None
         self.parts: Parts | None = None  # the loop's objects, for `fix`
         self.began = False  # the block itself: an error is its own from here on
@@ -70,9 +72,7 @@ class Profiling:
 
         @contextlib.contextmanager
         def measured() -> Iterator[None]:
-            run = Profiling(
-                self._options["title"] or function.__qualname__, self._options["mode"], self._options["window"]
-            )
+            run = Profiling(**{**self._options, "title": self._options["title"] or function.__qualname__})
             try:
                 with run:
                     yield
@@ -97,12 +97,25 @@ class Profiling:
 @overload
 def profile(function: F, /) -> F: ...
 @overload
-def profile(*, title: str = "", mode: str = "full", steps: int = 5) -> Profiling: ...
-def profile(function: Any = None, /, *, title: str = "", mode: str = "full", steps: int = 5) -> Any:
+def profile(
+    *, title: str = "", mode: str = "full", steps: int = 5, stacks: bool = False, memory: bool = False
+) -> Profiling: ...
+def profile(
+    function: Any = None,
+    /,
+    *,
+    title: str = "",
+    mode: str = "full",
+    steps: int = 5,
+    stacks: bool = False,
+    memory: bool = False,
+) -> Any:
     """Profile a block or a function.
 
     mode: "full" (a ledger from a window of `steps` steps) or "light" (step times and phases only).
+    stacks, memory: after the window, two steps each are recorded for the time of your lines and the memory of a step;
+    what that takes is forecast first, and refused where it is too much. Full mode only.
     Raises UsageError for options it does not know, where a profile is already running, and without torch.
     """
-    run = Profiling(title, mode, steps)
+    run = Profiling(title, mode, steps, stacks, memory)
     return run if function is None else run(function)

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mlsys_studio
 from mlsys_studio.profilers import ceilings
-from mlsys_studio.profilers.capture import Recorder
+from mlsys_studio.profilers.recorder import Recorder
 
 STEPS = 60
 

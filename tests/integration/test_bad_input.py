@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mlsys_studio
-from mlsys_studio.profilers import capture
+from mlsys_studio.profilers import recorder
 from mlsys_studio.profilers.profile import Profile
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -94,7 +94,7 @@ def test_a_loop_that_ends_early(steps):
 @pytest.mark.parametrize(
     ("steps", "says", "profiled_steps"),
     [
-        (8, "no ledger: the loop ended after 8 steps, before any was profiled; run it for 17 or more", 0),
+        (8, "no ledger: the loop ended after 8 steps, before any was profiled; run it for 25 or more", 0),
         (9, "the loop was too short for a window: the ledger is of one step", 1),
         (10, "the loop was too short for a window: the ledger is of one step", 1),
         (11, "the loop ended inside the window: 1 of 5 steps", 1),
@@ -103,9 +103,9 @@ def test_a_loop_that_ends_early(steps):
     ],
 )
 def test_a_window_cut_short_is_said_so(steps, says, profiled_steps, monkeypatch):
-    """3 warm-up, 5 clean, 1 with shapes, 1 to settle, 5 in the window."""
-    short = functools.partial(capture.Schedule, warm_most=3, clean_ns=0, disturbed=1e9)
-    monkeypatch.setattr(capture, "Schedule", short)
+    """3 warm-up, 5 clean, 1 with shapes, 1 to settle, 5 in the window. 25: clean steps may have been up to 15."""
+    short = functools.partial(recorder.Schedule, warm_most=3, clean_ns=0, disturbed=1e9)
+    monkeypatch.setattr(recorder, "Schedule", short)
     model = net()
     with profiled(model) as run:
         train(model, steps)

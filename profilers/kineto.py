@@ -1,0 +1,101 @@
+"""torch's own profiler, on from one end of a step to another, and off again whatever happens in between.
+
+A take begins and ends between two steps. An interrupt may come between any two lines of ours, so `on` is set before
+the profiler starts and cleared after it has stopped; `off` then finds out what is left to do.
+
+torch's own result is read and let go before the next take: where several of them lived side by side and the garbage
+collector took them down, torch 2.13 freed a wild pointer (in libkineto::MemoryTraceLogger).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import Any
+
+import torch
+
+from .events import Events, from_kineto
+from .hardware import Kind
+from .phases import Mark, now
+from .stderr import without_announcements
+from .step import Step, StepClock
+
+
+class Ours(torch.autograd.profiler.profile):
+    """By its class, ours is told from the user's."""
+
+
+class Take:
+    """One recording: from `start` to `end`, with the clock's marks, and the ends of the steps it holds."""
+
+    def __init__(self, device: Kind, shapes: bool = False, memory: bool = False) -> None:
+        self.device: Kind = device
+        self.shapes, self.memory = shapes, memory
+        self.start = self.end = 0
+        self.closed = 0  # the host's end of the last whole step
+        self.edges: tuple[int, ...] = ()
+        self.held: list[Step] = []
+        self.marks: tuple[Mark, ...] = ()
+        self.batches: tuple = ()
+        self.events = Events([], [], [])  # of a take of memory none: its reader takes them from the result
+        self.count = 0
+        self.on = False
+        use = "cuda" if device == "cuda" else None
+        self.profiler = Ours(use_kineto=True, use_device=use, record_shapes=shapes, profile_memory=memory)
+        self._quiet = contextlib.ExitStack()
+
+    def begin(self, clock: StepClock) -> None:
+        self.on = True
+        if self.memory:  # torch complains on stderr of blocks older than the take, while the step runs
+            self._quiet.enter_context(without_announcements())
+        with without_announcements():
+            self.profiler.__enter__()
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # a window begins with an empty queue, and ends with one
+        torch.empty(0)  # the loop's thread signs
+        self.start = clock.record()
+
+    def finish(self, clock: StepClock) -> Any:
+        """Returns torch's own result, for who needs more than `events`; nobody may keep it."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.end = now() if self.device == "cuda" else clock.steps[-1].end if clock.steps else now()
+        self.closed = clock.steps[-1].end if clock.steps else self.end
+        clock.stop_recording()
+        with without_announcements():
+            self.profiler.__exit__(None, None, None)
+        self.on = False
+        self._quiet.close()
+        self.marks, self.batches = tuple(clock.marks), tuple(b for _, b in clock.batches)
+        self.edges = (*self.edges[:-1], self.end)
+        results: Any = self.profiler.kineto_results
+        self.profiler.kineto_results = None
+        raw = results.events()
+        self.count = len(raw)
+        if not self.memory:
+            self.events = from_kineto(raw, self.shapes)
+        return results
+
+    def off(self) -> None:
+        """Stop without a result; nothing where the take has ended, or never begun."""
+        if not self.on:
+            return
+        with contextlib.suppress(Exception), without_announcements():
+            self.profiler.__exit__(None, None, None)
+        if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
+            with contextlib.suppress(Exception), without_announcements():
+                torch.autograd._disable_profiler()  # pyright: ignore[reportPrivateImportUsage]
+        torch.autograd.profiler._run_on_profiler_stop()
+        self._quiet.close()
+        self.on = False
+
+
+def prepared() -> bool:
+    """Is there a torch profiler that was made ready to record and has not begun: the user's, in its warm-up?
+
+    It changes nothing one could ask torch for, so this walks the garbage collector's objects once (about 0.1 s per
+    million), between two steps.
+    """
+    waiting = (o for o in gc.get_objects() if type(o) is torch.autograd.profiler.profile)
+    return any(p.entered and p.kineto_results is None and not p.profiling_start_time_ns for p in waiting)
