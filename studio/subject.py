@@ -57,6 +57,19 @@ def sizes(words: Sequence[str], call: Call) -> Transformer:
     raise UsageError(f"{words[0]} is a module without a config; type a preset's name or a config.json")
 
 
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What `--inputs` named, as a call takes it: one tensor or shape, a tuple of them, or keywords.
+
+    A tokenizer's BatchEncoding has keys and is no dict.
+    """
+    if hasattr(inputs, "keys"):
+        return (), dict(inputs)
+    shape = isinstance(inputs, tuple) and all(isinstance(each, int) for each in inputs)
+    if isinstance(inputs, tuple) and not shape:
+        return inputs, {}
+    return (() if inputs is None else (inputs,)), {}
+
+
 def _object(word: str, call: Call) -> Any:
     """None where the word names nothing of the notebook's."""
     first = re.match(r"[A-Za-z_]\w*", word)

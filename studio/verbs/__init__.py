@@ -21,4 +21,5 @@ A result shows itself: `_repr_mimebundle_` in a notebook, `str()` in a terminal,
 own exception: finish, `call.show(what there is)`, and let it go on.
 """
 
-NAMES = ("profile", "fix", "report", "trace", "flops", "transformer", "mfu", "doctor")  # in the order of `mlsys --help`; a verb's file has the verb's name
+# In the order of `mlsys --help`; a verb's file has the verb's name.
+NAMES = ("profile", "fix", "report", "trace", "flops", "transformer", "mfu", "memory", "doctor")

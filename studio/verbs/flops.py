@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ..registry import Call, Expression, verb
-from ..subject import SAYS, subject
+from ..subject import SAYS, arguments, subject
 
 
 @verb
 def flops(
     model: Annotated[list[str], SAYS],
     *,
-    inputs: Annotated[Any, Expression("what it is called with: a tensor, a shape, a tuple, or a dict of keywords")] = None,
+    inputs: Annotated[
+        Any, Expression("what it is called with: a tensor, a shape, a tuple, or a dict of keywords")
+    ] = None,
     forward: Annotated[bool, "leave out the backward"] = False,
     batch: Annotated[int, "sequences, for a preset or config"] = 1,
     sequence: Annotated[int | None, "tokens of a sequence, for a preset or config"] = None,
@@ -35,8 +37,5 @@ def flops(
         raise UsageError(f"--sequence is for presets and configs; {model[0]} is a live model, so type --inputs x")
     from ...profilers.calculators.live import flops as count
 
-    if isinstance(inputs, dict) or hasattr(inputs, "keys"):  # a tokenizer's BatchEncoding is no dict
-        return count(found, backward=not forward, **inputs)
-    shape = isinstance(inputs, tuple) and all(isinstance(each, int) for each in inputs)
-    given = () if inputs is None else inputs if isinstance(inputs, tuple) and not shape else (inputs,)
-    return count(found, *given, backward=not forward)
+    args, keywords = arguments(inputs)
+    return count(found, *args, backward=not forward, **keywords)

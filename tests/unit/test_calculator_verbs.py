@@ -131,3 +131,28 @@ def test_sizes_need_no_torch():
         "assert 'torch' not in sys.modules, 'torch'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_memory_of_sizes_and_of_an_object():
+    """Witness: 16 bytes a parameter of Llama-3.1-8B, over 8 ranks under ZeRO-3; 4 bytes of 212 parameters."""
+    found = answer("memory llama-3-8b --sequence 128 --dp 8 --zero 3")
+    states = found.parts.weights + found.parts.gradients + found.parts.master + found.parts.optimizer
+    assert states == pytest.approx(16 * 8_030_261_248 / 8, rel=1e-6)
+    assert answer("memory net --inputs x", net=PERCEPTRON, x=torch.zeros(3, 8)).weights == 4 * 212
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("memory llama-3-8b", "--sequence 4096"),
+        ("memory llama-3-8b --sequence 8 --tp 3", "3"),
+        ("memory llama-3-8b --sequence 8 --zero 4", "ZeRO has stages 0 to 3"),
+        ("memory llama-3-8b --sequence 8 --dp -2", "dp must be a whole number"),
+        ("memory llama-3-8b --sequence 8 --pp 64", "64"),
+        ("memory llama-3-8b --sequence 8 --optimizer magic", "'magic'"),
+        ("memory llama-3-8b --sequence 8 --run", "live model"),
+        ("memory net --sequence 8", "live model"),
+    ],
+)
+def test_memory_refuses_in_one_sentence(line, says):
+    assert says in refused(line, net=PERCEPTRON)

@@ -1,0 +1,98 @@
+"""`memory`: of a live model's step on tensors without data, of a known architecture by closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from ...profilers.errors import UsageError
+from ..registry import Call, Expression, verb
+from ..subject import SAYS, arguments, subject
+
+
+@verb
+def memory(
+    model: Annotated[list[str], SAYS],
+    *,
+    inputs: Annotated[Any, Expression("of a live model: a tensor, a tuple, or a dict of keywords")] = None,
+    run: Annotated[bool, "of a live model: also take the step for real, and ask the allocator"] = False,
+    batch: Annotated[int, "sequences of a micro-batch on one rank; in inference all of a replica"] = 1,
+    sequence: Annotated[int | None, "tokens of a sequence"] = None,
+    mode: Annotated[Literal["train", "inference"], "training step or serving"] = "train",
+    device: Annotated[str | None, "does it fit there; such as H100-SXM5-80GB"] = None,
+    precision: Annotated[
+        str | None, "mixed, bfloat16, float32, autocast …; in inference a dtype of the weights"
+    ] = None,
+    optimizer: Annotated[str | None, "adam, adamw, adamw8bit, sgd, momentum, lion, muon, adafactor"] = None,
+    recompute: Annotated[Literal["none", "selective", "full"], "what runs again in the backward"] = "none",
+    flash: Annotated[bool, "attention writes its probabilities"] = True,
+    zero: Annotated[int, "ZeRO stage; 3 is FSDP's full shard"] = 0,
+    dp: Annotated[int, "data parallel"] = 1,
+    tp: Annotated[int, "tensor parallel"] = 1,
+    pp: Annotated[int, "pipeline stages"] = 1,
+    cp: Annotated[int, "context parallel"] = 1,
+    ep: Annotated[int, "expert parallel"] = 1,
+    micro_batches: Annotated[int | None, "of a step; without it as many as stages"] = None,
+    cache_dtype: Annotated[str | None, "of keys and values, in inference"] = None,
+    sliders: Annotated[bool, "what if: sliders for batch, sequence and layout"] = False,
+    call: Call,
+) -> Any:
+    """What a training step or a server needs of a device's memory, part by part, and whether it fits."""
+    found = subject(model, call)
+    from ...profilers.calculators.architecture import Transformer
+
+    if not isinstance(found, Transformer):
+        return _live(found, model[0], inputs, run, optimizer, sequence)
+    if inputs is not None or run:
+        raise UsageError(
+            f"--inputs and --run are for a live model, and {found.name} is known by its sizes; give --sequence"
+        )
+    if sequence is None:
+        raise UsageError("memory depends on the tokens of a sequence; type for example --sequence 4096")
+    settings = {
+        "batch": batch,
+        "sequence": sequence,
+        "mode": mode,
+        "device": device,
+        "precision": precision,
+        "optimizer": optimizer or "adamw",
+        "recompute": recompute,
+        "flash": flash,
+        "micro_batches": micro_batches,
+        "cache_dtype": cache_dtype,
+        "zero": zero,
+        "dp": dp,
+        "tp": tp,
+        "pp": pp,
+        "cp": cp,
+        "ep": ep,
+    }
+    if not sliders:
+        return _estimate(found, **settings)
+    from ..sliders import Slider, doublings, what_if
+
+    moving = [
+        Slider("batch", "sequences", doublings(1, 1024, batch)),
+        Slider("sequence", "tokens a sequence", doublings(128, 131072, sequence)),
+        Slider("dp", "data parallel", doublings(1, 1024, dp)),
+        Slider("tp", "tensor parallel", doublings(1, 16, tp)),
+        Slider("zero", "ZeRO stage", (0, 1, 2, 3)),
+        Slider("recompute", "recompute", ("none", "selective", "full")),
+    ]
+    return what_if(call.face, lambda **chosen: _estimate(found, **chosen), settings, moving)
+
+
+def _estimate(model: Any, *, zero: Any, dp: int, tp: int, pp: int, cp: int, ep: int, **options: Any) -> Any:
+    from ...profilers.calculators.layout import Layout
+    from ...profilers.calculators.memory import estimate
+
+    return estimate(model, layout=Layout(dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, zero=zero), **options)
+
+
+def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, sequence: int | None) -> Any:
+    from ...profilers.calculators.live_memory import measure
+
+    if sequence is not None:
+        raise UsageError(f"--sequence is for presets and configs; {name} is a live model, so type --inputs x")
+    options = {"run": run, **({} if optimizer is None else {"optimizer": optimizer})}
+    args, keywords = arguments(inputs)
+    return measure(model, *args, **keywords, **options)
