@@ -9,7 +9,9 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in `typing`, which would be a third of this file's import time
 if TYPE_CHECKING:
     from .magics import load_ipython_extension, unload_ipython_extension
+    from .profilers.calculators.inference import inference
     from .profilers.calculators.live import flops
+    from .profilers.calculators.memory import memory
     from .profilers.calculators.transformer import transformer
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
@@ -23,7 +25,9 @@ _HOMES = {
     "Profile": "profilers.profile",
     "UsageError": "profilers.errors",
     "flops": "profilers.calculators.live",
+    "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
+    "memory": "profilers.calculators.memory",
     "profile": "studio.profiling",
     "transformer": "profilers.calculators.transformer",
     "unload_ipython_extension": "magics",
@@ -35,7 +39,9 @@ __all__ = [
     "UsageError",
     "__version__",
     "flops",
+    "inference",
     "load_ipython_extension",
+    "memory",
     "profile",
     "transformer",
     "unload_ipython_extension",
