@@ -9,9 +9,11 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in `typing`, which would be a third of this file's import time
 if TYPE_CHECKING:
     from .magics import load_ipython_extension, unload_ipython_extension
+    from .profilers.calculators.cluster import cluster
     from .profilers.calculators.inference import inference
     from .profilers.calculators.live import flops
     from .profilers.calculators.memory import memory
+    from .profilers.calculators.plan import plan
     from .profilers.calculators.transformer import transformer
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
@@ -24,10 +26,12 @@ _HOMES = {
     "Ledger": "profilers.ledger",
     "Profile": "profilers.profile",
     "UsageError": "profilers.errors",
+    "cluster": "profilers.calculators.cluster",
     "flops": "profilers.calculators.live",
     "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
     "memory": "profilers.calculators.memory",
+    "plan": "profilers.calculators.plan",
     "profile": "studio.profiling",
     "transformer": "profilers.calculators.transformer",
     "unload_ipython_extension": "magics",
@@ -38,10 +42,12 @@ __all__ = [
     "Profile",
     "UsageError",
     "__version__",
+    "cluster",
     "flops",
     "inference",
     "load_ipython_extension",
     "memory",
+    "plan",
     "profile",
     "transformer",
     "unload_ipython_extension",

@@ -8,10 +8,10 @@ sequences a micro-batch, which is half of both with more messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from math import isqrt
+from math import inf, isqrt
 from typing import Literal
 
 from .architecture import Experts, Transformer
@@ -21,6 +21,7 @@ from .recompute import Recompute
 
 MICRO_BATCHES = 16  # largest micro-batch tried
 CHUNKS = 8  # most model chunks a stage tried
+RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")  # fastest first
 
 Reason = Literal[
     "devices", "node", "heads", "KV heads", "width", "vocabulary", "experts", "stages", "sequence", "batch", "memory"
@@ -95,35 +96,45 @@ def degrees(model: Transformer, cluster: Cluster) -> Iterator[Layout]:
                     yield Layout(dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
 
 
-def frugal(layout: Layout, global_batch: int, sequence_parallel: bool) -> Candidate:
-    """Of these degrees the setting that needs the least memory."""
-    least = replace(
-        layout, zero=3 if layout.dp * layout.cp > 1 else 0, sequence_parallel=sequence_parallel and layout.tp > 1
-    )
-    return Candidate(least, 1, global_batch // layout.dp, "full")
+def frugal(layout: Layout, global_batch: int, sequence_parallel: bool) -> list[Candidate]:
+    """Of these degrees the settings that can need the least memory: which ZeRO stage does depends on the layers' size."""
+    whole = replace(layout, sequence_parallel=sequence_parallel and layout.tp > 1)
+    stages = (1, 2, 3) if layout.dp * layout.cp > 1 else (0,)
+    return [Candidate(replace(whole, zero=zero), 1, global_batch // layout.dp, "full") for zero in stages]
+
+
+def fastest(
+    candidates: Iterable[Candidate], seconds: Callable[[Candidate], float], fits: Callable[[Candidate], bool]
+) -> Candidate | None:
+    """The fastest of these that fits, each with as little recomputation as that takes."""
+    best, least = None, inf
+    for each in candidates:
+        for recompute in RECOMPUTE:
+            candidate = replace(each, recompute=recompute)
+            took = seconds(candidate)
+            if took >= least:
+                break  # more recomputation is slower still, so that nobody need ask for its memory
+            if fits(candidate):
+                best, least = candidate, took
+                break
+    return best
 
 
 def settings(
     model: Transformer, layout: Layout, *, global_batch: int, sequence_parallel: bool, fits: Callable[[Candidate], bool]
 ) -> Iterator[Candidate]:
-    """Every fitting setting of degrees that can be, each with as little recomputation as fits."""
+    """Every setting of degrees that can be, without recomputation; of those that do not fit even with it, not all."""
     share = global_batch // layout.dp
+    most = MICRO_BATCHES if layout.cp == 1 else 1
     for zero in (0, 1, 2, 3) if layout.dp * layout.cp > 1 else (0,):
-        for micro_batch in [size for size in divisors(share) if size <= (MICRO_BATCHES if layout.cp == 1 else 1)]:
+        whole = replace(layout, zero=zero, sequence_parallel=sequence_parallel and layout.tp > 1)
+        for micro_batch in [size for size in divisors(share) if size <= most]:
             micro_batches = share // micro_batch
+            if not fits(Candidate(whole, micro_batch, micro_batches, "full")):
+                break  # other schedules hold as much as 1F1B or more, and so do larger micro-batches
             for schedule, chunks in schedules(model, layout.pp, micro_batches):
-                whole = replace(
-                    layout,
-                    zero=zero,
-                    sequence_parallel=sequence_parallel and layout.tp > 1,
-                    schedule=schedule,
-                    chunks=chunks,
-                )
-                for recompute in ("none", "selective", "full"):
-                    candidate = Candidate(whole, micro_batch, micro_batches, recompute)
-                    if fits(candidate):
-                        yield candidate
-                        break
+                tried = replace(whole, schedule=schedule, chunks=chunks)
+                yield Candidate(tried, micro_batch, micro_batches, "none")
 
 
 def schedules(model: Transformer, stages: int, micro_batches: int) -> Iterator[tuple[str, int]]:

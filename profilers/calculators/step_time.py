@@ -10,9 +10,10 @@ parallelism, the all-to-alls of expert parallelism. Ranks are numbered tensor fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
 
 from . import pipelines
 from .architecture import Block, Experts, Transformer
@@ -44,7 +45,7 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(getattr(self, name) for name in StepTime.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,10 @@ class Passes:
     experts: float = 0.0
 
     def __add__(self, other: Passes) -> Passes:
-        return Passes(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Passes(*(getattr(self, name) + getattr(other, name) for name in Passes.__slots__))
 
     def __sub__(self, other: Passes) -> Passes:
-        return Passes(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+        return Passes(*(getattr(self, name) - getattr(other, name) for name in Passes.__slots__))
 
     @property
     def seconds(self) -> float:
@@ -88,9 +89,8 @@ def step_time(
 ) -> StepTime:
     """Seconds of one step of `micro_batches` times `micro_batch` sequences on each data-parallel rank."""
     part = Slice(micro_batch, sequence, layout.tp, layout.cp, layout.ep)
-    stages = _stages(model, cluster, part, recompute, rates, software, layout.pp, layout.chunks)
-    whole, m, p = sum(stages, Passes()), micro_batches, layout.pp
-    slowest = max(stages, key=lambda stage: stage.seconds)
+    whole, slowest, largest = _pipeline(model, cluster, part, recompute, rates, software, layout.pp, layout.chunks)
+    m, p = micro_batches, layout.pp
     others = max(p - 1, 1)  # a schedule fills and drains through all stages but the slowest
     idle = pipelines.idle(
         layout.schedule,
@@ -100,7 +100,6 @@ def step_time(
         weight=(whole.gradients - slowest.gradients) / others,
         chunks=layout.chunks,
     )
-    largest = max(stages, key=lambda stage: stage.dense + stage.experts)
     shards = layout.dp * layout.cp if layout.zero else 1
     expert_shards = shards // layout.ep if layout.zero else 1
     own = largest.dense / shards + largest.experts / expert_shards
@@ -120,6 +119,13 @@ def step_time(
 
 
 @lru_cache(4096)
+def _pipeline(*given: Any) -> tuple[Passes, Passes, Passes]:
+    """All stages together, the slowest one, and the one with the most weights; arguments as of `_stages`."""
+    stages = _stages(*given)
+    slowest = max(stages, key=lambda stage: stage.seconds)
+    return sum(stages, Passes()), slowest, max(stages, key=lambda stage: stage.dense + stage.experts)
+
+
 def _stages(
     model: Transformer,
     cluster: Cluster,

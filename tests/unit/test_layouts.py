@@ -1,12 +1,22 @@
 """Layouts: what is walked, what is refused and why."""
 
 import itertools
+import random
+from dataclasses import replace
 
 import pytest
 
 from mlsys_studio.profilers.calculators.cluster import cluster
 from mlsys_studio.profilers.calculators.layout import Layout
-from mlsys_studio.profilers.calculators.layouts import degrees, described, divisors, refusal, schedules, settings
+from mlsys_studio.profilers.calculators.layouts import (
+    degrees,
+    described,
+    divisors,
+    fastest,
+    refusal,
+    schedules,
+    settings,
+)
 from mlsys_studio.profilers.calculators.sizes import build
 
 LLAMA = build("llama", hidden=4096, layers=30, heads=32, kv_heads=4, gated=True, mlp_width=14336, vocab=128_256)
@@ -70,13 +80,32 @@ def test_schedules_are_those_a_pipeline_can_run():
     assert max(chunks for _, chunks in schedules(LLAMA, 8, 8)) == 4  # 30 layers and both ends
 
 
-def test_settings_use_the_whole_batch_and_recompute_no_more_than_needed():
+def test_settings_use_the_whole_batch():
     layout = Layout(dp=4, pp=2)
-    found = list(settings(LLAMA, layout, global_batch=32, sequence_parallel=True, fits=lambda c: c.recompute != "none"))
+    found = list(settings(LLAMA, layout, global_batch=32, sequence_parallel=True, fits=lambda c: c.micro_batch < 8))
     assert all(each.micro_batch * each.micro_batches * layout.dp == 32 for each in found)
-    assert {each.recompute for each in found} == {"selective"}
-    assert {each.layout.zero for each in found} == {0, 1, 2, 3}
+    assert {each.layout.zero for each in found} == {0, 1, 2, 3} and {each.micro_batch for each in found} == {1, 2, 4}
     assert not list(settings(LLAMA, layout, global_batch=32, sequence_parallel=True, fits=lambda c: False))
+
+
+def test_a_split_sequence_is_not_batched():
+    found = settings(LLAMA, Layout(cp=2, dp=2), global_batch=32, sequence_parallel=True, fits=lambda c: True)
+    assert {each.micro_batch for each in found} == {1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fastest_that_fits(seed):
+    """Witness: all of them with every recomputation, asked one by one."""
+    dice = random.Random(seed)
+    candidates = list(settings(LLAMA, Layout(dp=4, pp=2), global_batch=32, sequence_parallel=True, fits=lambda c: True))
+    took, fit = {}, {}
+    for each in candidates:
+        base = dice.random()
+        for again, slower in (("none", 0.0), ("selective", 0.01), ("full", 0.3)):
+            took[replace(each, recompute=again)] = base + slower
+            fit[replace(each, recompute=again)] = dice.random() < 0.1
+    found = fastest(candidates, took.__getitem__, fit.__getitem__)
+    assert found == min((each for each in took if fit[each]), key=took.__getitem__, default=None)
 
 
 def test_degrees_in_words():

@@ -145,6 +145,7 @@ def test_more_micro_batches_never_make_the_bubble_larger(schedule):
         (("2f2b", 4, 8), 'schedule must be "gpipe", "1f1b", "interleaved" or "zero-bubble"'),
         (("1f1b", 0, 8), "at least 1"),
         (("interleaved", 4, 6), "give a multiple of 4 instead of 6"),
+        (("zero-bubble", 4, 3), "give at least 4 instead of 3"),
     ],
 )
 def test_what_no_schedule_runs_is_refused(arguments, said):
