@@ -275,7 +275,7 @@ def thinned(points: Sequence[Instant], length: int, most: int = MOST_POINTS) -> 
     """Of every stretch of the step its highest instant: at most `most` of them, the peak among them."""
     highest: dict[int, Instant] = {}
     for point in points:
-        i = min(most - 1, point.time * most // max(1, length))
+        i = min(most - 1, max(0, point.time * most // max(1, length)))
         if i not in highest or point.total > highest[i].total:
             highest[i] = point
     return (highest[i] for i in sorted(highest))

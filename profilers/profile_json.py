@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
+from .allocations import CATEGORIES, MemoryUse, thinned as thinned_instants
 from .errors import UsageError
 from .ledger import CAUSES, PHASES, Ledger
 from .profile import SCHEMA, Profile, StepTimes
@@ -80,8 +81,15 @@ def _condensed(profile: Profile, rows: int, letters: int) -> Profile:
     smaller = replace(
         profile,
         operators=tuple(kept),
-        steps=replace(steps, **thin, phases=dict(list(steps.phases.items())[:few])),
+        steps=replace(
+            steps,
+            **thin,
+            phases=dict(list(steps.phases.items())[:few]),
+            excluded={role: thinned(walls, few) for role, walls in list(steps.excluded.items())[:few]},
+        ),
         ledger=profile.ledger and _condensed_ledger(profile.ledger, few),
+        lines=profile.lines[:few],
+        memory_use=profile.memory_use and _condensed_memory(profile.memory_use, few),
         findings=profile.findings[:few],
         trials=profile.trials[:few],
         environment=dict(list(profile.environment.items())[:few]),
@@ -96,6 +104,11 @@ def _condensed_ledger(ledger: Ledger, few: int) -> Ledger:
     return replace(ledger, entries=entries, notes=ledger.notes[:few])
 
 
+def _condensed_memory(use: MemoryUse, few: int) -> MemoryUse:
+    timeline = tuple(thinned_instants(use.timeline, use.length, max(50, few)))
+    return replace(use, timeline=timeline, largest=use.largest[:few])
+
+
 def _incoherences(profile: Profile) -> Iterator[str]:
     """What types cannot say: times are not negative, and a ledger adds up."""
     if _least(profile.steps) < 0:
@@ -106,6 +119,9 @@ def _incoherences(profile: Profile) -> Iterator[str]:
         yield "it was disturbed by a negative time"
     if profile.memory and any((getattr(profile.memory, f.name) or 0) < 0 for f in fields(profile.memory)):
         yield "a number of bytes is negative"
+    if any(min(0, line.calls, *line.phases.values()) < 0 for line in profile.lines):
+        yield "a line has a negative number"
+    yield from _memory_incoherences(profile.memory_use)
     ledger = profile.ledger
     if ledger is None:
         return
@@ -124,6 +140,17 @@ def _incoherences(profile: Profile) -> Iterator[str]:
         yield "its ledger has negative evidence"
 
 
+def _memory_incoherences(use: MemoryUse | None) -> Iterator[str]:
+    if use is None:
+        return
+    if not use.timeline:
+        yield "its memory has no timeline"
+    if any(len(instant.bytes) != len(CATEGORIES) for instant in use.timeline):
+        yield f"an instant of its memory has not {len(CATEGORIES)} categories"
+    if any(min(instant.time, *instant.bytes, 0) < 0 for instant in use.timeline) or use.length < 0:
+        yield "its memory has a negative number"
+
+
 def _least(steps: StepTimes) -> int:
-    times = (*steps.warmup, *steps.clean, *steps.window, *steps.phases.values(), steps.compile_ns, steps.total_ns)
-    return min(times)
+    walls = (steps.warmup, steps.clean, steps.window, *steps.excluded.values(), tuple(steps.phases.values()))
+    return min(steps.compile_ns, steps.total_ns, steps.dropped, *(time for group in walls for time in group))

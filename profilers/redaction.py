@@ -23,7 +23,9 @@ _USER_KEYS = frozenset({"user", "username", "login", "logname"})
 _FOLDER_KEYS = frozenset({"home", "cwd", "folder", "working directory", "working folder"})
 
 # The ledger's own words are no names, even where a user is called "copy".
-_VOCABULARY = frozenset({"phase", "phases", "cause", "dtype", "dtype_used", "bound", "key", "finding", "created"})
+_VOCABULARY = frozenset(
+    {"category", "phase", "phases", "cause", "dtype", "dtype_used", "bound", "key", "finding", "created"}
+)
 
 _PATH = re.compile(
     r"""(?P<quote>['"`])(?:file://)?(?:~|/|[A-Za-z]:[\\/]|\\\\)[^'"`\n]*(?P=quote)  # quoted: to the closing quote

@@ -12,8 +12,10 @@ from ..ledger import CAUSES, Ledger
 from ..profile import Finding, OperatorRow, Profile, StepTimes, Trial
 from .columns import crop
 from .markup import LONGEST, Markup, joined, name, tag
+from .memory import memory_html
 from .palette import colour
 from .shares import Shares
+from .stacks import lines_html
 from .style import SCOPE, STYLE
 from .svg import strip, waterfall
 from .text import headline_numbers, headline_sentences, memory_items, trial_reason
@@ -28,10 +30,12 @@ def profile_html(profile: Profile) -> str:
     return view(
         heading(profile),
         account(profile.ledger) if profile.ledger else phases(profile.steps),
+        lines_html(profile.lines),
         findings(profile.findings),
         trials(profile.trials),
         step_times(profile.steps),
         operators(profile),
+        memory_html(profile.memory_use),
         section("Memory", tag("p", " · ".join(memory_items(profile)))) if profile.memory else None,
         notes(profile),
         environment(profile),
@@ -215,9 +219,14 @@ def step_times(times: StepTimes) -> Markup | None:
     }
     if times.compile_ns:
         said["warmup"] += f"; {duration(times.compile_ns)} of it compiling"
+    if times.dropped:
+        said["clean"] += f", {times.dropped} more not kept"
     legend = [
         tag("span", tag("span", class_=f"swatch {role}"), words) for role, words in said.items() if getattr(times, role)
     ]
+    if times.excluded:
+        others = ", ".join(f"{len(walls)} {role}" for role, walls in list(times.excluded.items())[:20])
+        legend.append(tag("span", f"excluded too: {others}"))
     whole = tag("span", f"{duration(times.total_ns)} in all") if times.total_ns else None
     return section("Steps", picture, tag("div", *legend, whole, class_="legend"))
 

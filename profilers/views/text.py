@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from ..ledger import CAUSES, Entry, Ledger
 from ..profile import Finding, Profile, StepTimes, Trial
 from .columns import columns, crop, pad, plain, wrap
+from .memory import memory_text
 from .shares import Shares
+from .stacks import lines_text
 from .units import duration, ms, places, rate, ratio, size
 
 LABEL, NUMBER, SHARE = 14, 10, 7  # columns of the account; the bar has the rest
@@ -25,6 +27,8 @@ def profile_text(profile: Profile, width: int = 80) -> str:
     blocks = (
         headline(profile, width),
         account(profile.ledger, width) if profile.ledger else phases(profile.steps, width),
+        lines_text(profile.lines, width),
+        memory_text(profile.memory_use, width),
         steps(profile.steps, width),
         findings(profile.findings, width),
         trials(profile.trials, width),
@@ -141,10 +145,12 @@ def steps(times: StepTimes, width: int) -> list[str]:
         compiling = f"; {duration(times.compile_ns)} of it compiling" if times.compile_ns else ""
         rows.append((times.warmup, f"{len(times.warmup)} warm-up, excluded: {duration(sum(times.warmup))}{compiling}"))
     if times.clean:
-        rows.append((times.clean, f"{len(times.clean)} clean: median {duration(times.median)}"))
+        more = f", {times.dropped} more not kept" if times.dropped else ""
+        rows.append((times.clean, f"{len(times.clean)} clean: median {duration(times.median)}{more}"))
     if times.window:
         average = duration(sum(times.window) / len(times.window))
         rows.append((times.window, f"{len(times.window)} profiled: mean {average}"))
+    rows += [(walls, f"{len(walls)} {role}, excluded") for role, walls in list(times.excluded.items())[:20] if walls]
     if not rows:
         return []
     strip = min(20, max(len(walls) for walls, _ in rows)) if width >= 60 else 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+from mlsys_studio.profilers.allocations import CATEGORIES, Block, Instant, MemoryUse
 from mlsys_studio.profilers.ledger import CAUSES, PHASES, Basis, Entry, Evidence, Ledger
 from mlsys_studio.profilers.profile import Finding, Memory, OperatorRow, Profile, StepTimes, Trial
+from mlsys_studio.profilers.stacks import SourceLine
 
 MS = 1_000_000
 
@@ -215,10 +217,12 @@ def anything(dice: random.Random, every: tuple[str, ...] | None = None) -> Profi
 
     whole = Ledger(account.wall_ns, account.steps, entries, basis, ns(), strings)
     by_phase = {phase: ns() for phase in PHASES if dice.random() < 0.5}
+    instants = tuple(Instant(ns(), word(), tuple(ns() for _ in CATEGORIES)) for _ in range(dice.randrange(1, 40)))
+    use = MemoryUse(word(), ns(), instants, tuple(Block(s, s, s, s, ns()) for s in strings))
     return Profile(
         word(),
         word(),
-        StepTimes(word(), walls(), walls(), walls(), by_phase, ns(), ns()),
+        StepTimes(word(), walls(), walls(), walls(), by_phase, ns(), ns(), {s: walls() for s in strings}, ns()),
         whole if every else dice.choice((None, whole)),
         tuple(OperatorRow(s, word(), s, word(), ns(), ns(), maybe(), maybe(), word(), ratio()) for s in strings * 3),
         dice.choice((None, Memory(ns(), maybe()))),
@@ -226,5 +230,7 @@ def anything(dice: random.Random, every: tuple[str, ...] | None = None) -> Profi
         tuple(Trial(s, s, ratio(), 1.5, 0.5, 2.5, dice.random() < 0.5, s, ratio()) for s in strings),
         {s: s for s in strings},
         strings,
+        lines=tuple(SourceLine(s, ns(), s, s, ns(), {s: ns()}) for s in strings * 3),
+        memory_use=dice.choice((None, use)) if not every else use,
         disturbed_ns=ns(),
     )

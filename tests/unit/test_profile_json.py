@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from mlsys_studio.profilers.allocations import CATEGORIES, Block, Instant, MemoryUse
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.ledger import Evidence
 from mlsys_studio.profilers.profile import Finding, OperatorRow, Profile, StepTimes
 from mlsys_studio.profilers.profile_json import MOST_BYTES, thinned
+from mlsys_studio.profilers.stacks import SourceLine
 
 from .profiles import MS, anything, empty, hostile, light, typical
 
@@ -145,6 +147,19 @@ def test_a_ledger_that_does_not_add_up_is_refused():
         Profile.from_json(json.dumps(data))
 
 
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (MemoryUse("cpu", 1, (), ()), "no timeline"),
+        (MemoryUse("cpu", 1, (Instant(0, "", (1, 2)),), ()), "categories"),
+        (MemoryUse("cpu", 1, (Instant(0, "", (-1,) * len(CATEGORIES)),), ()), "negative"),
+    ],
+)
+def test_a_memory_that_cannot_be_is_refused(use: MemoryUse, says: str):
+    with pytest.raises(UsageError, match=says):
+        Profile.from_json(replace(typical(), memory_use=use).to_json())
+
+
 def test_another_schema_says_what_to_do():
     data = json.loads(typical().to_json()) | {"schema": 99}
     with pytest.raises(UsageError, match=r"99.*profile again"):
@@ -163,7 +178,14 @@ def _huge(letter: str) -> Profile:
     return Profile(
         long,
         base.created,
-        StepTimes(long, walls, walls, walls, {"forward": 5, **{long + str(i): 5 for i in range(500)}}),
+        StepTimes(
+            long,
+            walls,
+            walls,
+            walls,
+            {"forward": 5, **{long + str(i): 5 for i in range(500)}},
+            excluded={long + str(i): walls for i in range(9)},
+        ),
         replace(base.ledger, entries=entries, notes=(long,) * 900),
         rows,
         base.memory,
@@ -171,6 +193,13 @@ def _huge(letter: str) -> Profile:
         base.trials * 500,
         {f"{i}{long}": long for i in range(900)},
         (long,) * 900,
+        lines=tuple(SourceLine(long, i, long, long, 1, {long + str(k): 5 for k in range(60)}) for i in range(900)),
+        memory_use=MemoryUse(
+            long,
+            10**6,
+            tuple(Instant(i, long, (1, 2, 3, 4, i % 7777)) for i in range(10**4)),
+            (Block(long, long, long, long, 5),) * 900,
+        ),
     )
 
 
@@ -183,6 +212,7 @@ def test_one_megabyte_always(letter: str):
     assert again.to_json() == text
     assert again.steps.median == profile.steps.median
     assert again.operators[0].nanoseconds == 2999
+    assert again.memory_use and again.memory_use.peak.bytes == (1, 2, 3, 4, 7776)
     left_out = re.search(r"left out.*?(\d+) operators", again.notes[-1])
     assert left_out and int(left_out[1]) == 3000 - len(again.operators)
 
@@ -206,6 +236,7 @@ def test_redaction_leaves_no_name_and_all_numbers():
     profile = replace(
         base,
         title=said,
+        lines=(SourceLine(here, 7, "f", f"open({here!r})", 1, {"forward": 5}),),
         notes=(said, "12.5 tokens/s, 3 ms/step, and/or; ratio 3/4"),
         ledger=replace(base.ledger, entries=entries, notes=(said,)),
         findings=tuple(replace(f, title=said, evidence=said, advice=said) for f in base.findings),
@@ -216,6 +247,7 @@ def test_redaction_leaves_no_name_and_all_numbers():
     for secret in ("gpu7", "corp.example", "ann", "secret", "train.py", "my set", "scratch", "/srv", "/usr", here, me):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text), secret
     assert clean.notes[1] == profile.notes[1]
+    assert clean.lines[0].phases == {"forward": 5} and clean.lines[0].line == 7
     assert clean.steps == profile.steps and clean.ledger and clean.ledger.by_cause() == base.ledger.by_cause()
     assert Profile.from_json(text) == clean
 
