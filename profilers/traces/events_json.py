@@ -34,7 +34,7 @@ Raw = msgspec.Raw
 NOT_SAID = Raw(b"")
 
 
-class Args(msgspec.Struct, gc=False):
+class Args(msgspec.Struct, gc=False, frozen=True):
     """What of an event's `args` links it to others."""
 
     correlation: int = -1
@@ -43,6 +43,9 @@ class Args(msgspec.Struct, gc=False):
     group: Raw = msgspec.field(name="Process Group Ranks", default=NOT_SAID)
     group_name: Raw = msgspec.field(name="Process Group Name", default=NOT_SAID)
     collective: Raw = msgspec.field(name="Collective name", default=NOT_SAID)
+
+
+NO_ARGS = Args()
 
 
 class Event(msgspec.Struct, gc=False):
@@ -55,7 +58,7 @@ class Event(msgspec.Struct, gc=False):
     tid: int | str | None = None
     ts: Raw = Raw(b"null")
     dur: int | float = 0
-    args: Args | None = None
+    args: Args = NO_ARGS
 
 
 _strict = msgspec.json.Decoder(list[Event]).decode
@@ -144,7 +147,7 @@ class EventStream:
         damaged = 0
         for cut in self._cuts(buffer, last):
             try:
-                return self._leave(buffer, cut, self._decode(b"[" + buffer[:cut] + b"]"))
+                return self._leave(buffer, cut, self._decode(b"".join((b"[", memoryview(buffer)[:cut], b"]"))))
             except WRONG as error:
                 if "trailing characters" in str(error):
                     end = _end_of_array(buffer, str(error))
@@ -165,7 +168,7 @@ class EventStream:
 
     def _cuts(self, buffer: bytes, last: bool) -> Iterator[int]:
         """Ends of events, last ones first."""
-        window = max(0, len(buffer) - (1 << 16))
+        window = max(0, len(buffer) - (1 << 16 if last else 1 << 13))
         if last and (ends := list(END.finditer(buffer, window))):
             yield ends[-1].start() + 1
             yield ends[0].start() + 1
