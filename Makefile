@@ -2,6 +2,7 @@
 # make test            every test of the foundation; `make lint` is a part of it
 # make lab             JupyterLab on the quickstart
 # make lint            ruff and pyright
+# make soak            2,000 spoiled traces, read in a process of bounded memory
 # make bench           the benchmarks, each with its targets
 # make test-notebooks  the courseware, executed
 # make gpu             GPU tests and benchmarks, by PYTHON's torch and pytest
@@ -28,7 +29,7 @@ INSTALL := $(PY) -m pip install --progress-bar off -c constraints.txt -e
 TOLD := 2> >(sed '/^WARNING: Location .* is ignored/d' >&2) \
     | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 
-.PHONY: help demo test lab lint bench test-notebooks gpu clean
+.PHONY: help demo test lab lint soak bench test-notebooks gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +48,9 @@ lint: $(TESTS_READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
+
+soak: $(TESTS_READY)
+	@$(PY) -m pytest tests -m slow
 
 bench: $(READY)
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(PY) $$file; done

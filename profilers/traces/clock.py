@@ -12,7 +12,9 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 NS_SINCE = 10**17  # as microseconds this is the year 5138: a time stamp from here on is in nanoseconds
-FAR = 4 * 10**18  # ns; beyond it sums could leave int64
+FAR = 4 * 10**18  # ns, the year 2096
+PAST = -(10**17)  # ns; some clocks begin below zero, but not by years
+LONGEST = 10**18  # ns; with these three no difference or sum leaves int64
 INVALID = np.iinfo(np.int64).min
 
 Texts = Sequence[bytes]  # each the JSON of one value; anything with a buffer will do
@@ -37,8 +39,12 @@ def nanoseconds(texts: Texts, scale: int = 1000) -> np.ndarray:
 
 def lengths(values: Sequence[float], scale: int = 1000) -> np.ndarray:
     """int64 ns of durations, exact below 2**43 units (100 days of microseconds); INVALID where there is none."""
-    exact = np.array(values, np.float64) * scale
-    return np.where(np.abs(exact) <= FAR, np.rint(exact), INVALID).astype(np.int64)
+    try:
+        units = np.array(values, np.float64)
+    except OverflowError:  # an integer that no double can hold
+        units = np.array([min(v, LONGEST) for v in values], np.float64)
+    exact = np.clip(units, -1, 2 * LONGEST) * scale
+    return np.where(np.abs(exact) <= LONGEST, np.rint(exact), INVALID).astype(np.int64)
 
 
 def _columns_of_digits(joined: bytes, count: int, scale: int) -> np.ndarray | None:
@@ -67,7 +73,7 @@ def _one_by_one(texts: Texts, scale: int) -> np.ndarray:
     values = np.full(len(texts), INVALID, np.int64)
     for i, text in enumerate(texts):
         value = _decimal(bytes(text))
-        if value is not None and abs(value) * scale <= FAR:
+        if value is not None and PAST <= value * scale <= FAR:
             values[i] = int((value * scale).to_integral_value("ROUND_HALF_UP"))
     return values
 

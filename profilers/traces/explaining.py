@@ -275,9 +275,14 @@ def _account(
         steps_ns=tuple(b - a for _, a, b in trace.steps()),
         collectives=tuple(_collectives(trace)),
         uncounted=trace.uncounted,
-        warnings=(*trace.warnings, *warnings),
+        warnings=(*trace.warnings, *warnings, *_too_long(window)),
         **sizes,
     )
+
+
+def _too_long(window: tuple[int, int]) -> list[str]:
+    days = (window[1] - window[0]) / 86_400e9
+    return [f"its events lie {days:.0f} days apart: some time stamp is damaged"] if days > 2 else []
 
 
 def _collectives(trace: Trace) -> list[Collective]:

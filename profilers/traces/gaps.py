@@ -20,7 +20,7 @@ CAUSE = {cause: code for code, cause in enumerate(CAUSES)}
 PHASE = {phase: code for code, phase in enumerate(PHASES)}
 QUEUEING = (CAUSE["launch"], CAUSE["python"])  # the host's own pace, which a drained queue lays bare
 ALL_CAUSES = tuple(CAUSES)
-BEGINNING = -(1 << 62)  # before all time; the differences to it fit into int64
+BEGINNING = -(1 << 60)  # ns, before all time; differences to it fit into int64
 UNKNOWN = -1
 
 Charged = Counter[tuple[str, str]]  # {(phase, cause): ns}
