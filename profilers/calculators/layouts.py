@@ -14,7 +14,7 @@ from functools import cache
 from math import inf, isqrt
 from typing import Literal
 
-from .architecture import Experts, Transformer
+from .architecture import MLP, Experts, Transformer
 from .cluster import Cluster
 from .layout import Layout
 from .recompute import Recompute
@@ -23,9 +23,7 @@ MICRO_BATCHES = 16  # largest micro-batch tried
 CHUNKS = 8  # most model chunks a stage tried
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")  # fastest first
 
-Reason = Literal[
-    "devices", "node", "heads", "KV heads", "width", "vocabulary", "experts", "stages", "sequence", "batch", "memory"
-]
+Reason = Literal["devices", "node", "heads", "KV heads", "width", "experts", "stages", "sequence", "batch", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def refusal(
     """Why these degrees cannot be, whatever the other settings; None if they can, memory aside."""
     tp, attention = layout.tp, [block.attention for block in {each.block for each in model.stack}]
     experts = [each.block.mlp for each in model.stack if isinstance(each.block.mlp, Experts)]
-    widths = {mlp.each.width if isinstance(mlp, Experts) else mlp.width for mlp in (e.block.mlp for e in model.stack)}
+    widths = {mlp.width for each in model.stack for mlp in mlps(each.block.mlp)}
     most = model.layers + 2  # embedding and head may have a stage of their own
 
     def refused(reason: Reason, sentence: str) -> Refusal:
@@ -157,6 +155,13 @@ def described(layout: Layout) -> str:
         if getattr(layout, name) > 1
     ]
     return " ".join(parts) or "one device"
+
+
+def mlps(given: MLP | Experts) -> list[MLP]:
+    """The kinds of MLP a layer has."""
+    if isinstance(given, MLP):
+        return [given]
+    return [given.each, *([given.shared] if given.shared else [])]
 
 
 @cache

@@ -59,6 +59,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(layout, reason, said):
     assert found is not None and found.reason == reason and said in found.sentence
 
 
+def test_embedding_and_head_may_have_a_stage_of_their_own():
+    """30 layers and both ends: 32 runs, and no more."""
+    for stages, chunks, possible in ((16, 2, True), (11, 3, False)):
+        built = cluster("H100-SXM5", stages, per_node=stages)
+        layout = Layout(pp=stages, schedule="interleaved", chunks=chunks)
+        assert (refusal(LLAMA, built, layout, global_batch=stages, sequence=1024) is None) == possible
+
+
 def test_heads_and_experts_must_be_divisible():
     built = cluster("H100-SXM5", 12, per_node=12)
     three = refusal(LLAMA, built, Layout(tp=3, dp=4), global_batch=12, sequence=1024)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from math import comb
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_llama_3s_layout_is_among_the_ten_best():
     """arXiv:2407.21783, Table 4: TP 8, CP 1, PP 16, DP 128 for 16 M tokens on 16,384 H100, at 41 % MFU."""
     found = plan("llama-3-405b", cluster("H100-SXM5", 16_384, inter="RoCE-400"), global_batch=2048, sequence=8192)
     assert (8, 1, 16, 128) in [(c.layout.tp, c.layout.cp, c.layout.pp, c.layout.dp) for c in found.best]
+    counts = [row.count for row in found.rejected]
+    assert counts == sorted(counts, reverse=True) and found.divisions == comb(17, 3)  # 2^14 over four degrees
+    assert found.rejected[0].reason == "node" and counts[0] == comb(13, 3)  # those with tp of 2^4 or more
     assert len(found.best) == 10 and 0.41 < found.winner.mfu < found.winner.step.matmul / found.winner.step.total
 
 
@@ -75,6 +79,29 @@ def test_what_does_not_fit_says_so_and_by_how_much(name, gpu, gpus, layout, leas
         predict(name, built, Candidate(layout, 1, 8, "full"), sequence=2048)
     said = int(str(refused.value).split("needs ")[1].split(" GB")[0])
     assert said >= 0.99 * states / 1e9
+
+
+def test_what_fits_is_what_memory_says_beside_a_tenth_of_headroom():
+    """Witness: `memory`, asked for growing micro-batches of the same run."""
+    built, layout = cluster("H100-SXM5", 2), Layout(pp=2)
+    verdicts = []
+    for size in range(1, 40):
+        needed = estimate(
+            SMALL, batch=size, sequence=8192, layout=layout, precision="mixed, fp32 gradients", fused=True,
+            micro_batches=1,
+        ).total  # fmt: skip
+        try:
+            fits = predict(SMALL, built, Candidate(layout, size, 1, "none"), sequence=8192).memory == needed
+        except UsageError:
+            fits = False
+        verdicts.append((fits, needed <= 0.9 * 80e9))
+    assert {True, False} == {fits for fits, _ in verdicts} and all(fits == expected for fits, expected in verdicts)
+
+
+def test_what_only_sharded_gradients_make_possible_is_not_refused():
+    """8 B parameters on 4 devices: 2 + 4 + 12/4 bytes under ZeRO-1 are 72.3 GB, and 18/4 under ZeRO-3 are half of it."""
+    found = plan("llama-3-8b", cluster("H100-SXM5", 4), global_batch=8, sequence=1024)
+    assert any(choice.layout.dp == 4 and choice.layout.zero >= 2 for choice in found.best)
 
 
 def test_nothing_is_faster_than_the_winner():
@@ -111,6 +138,8 @@ def test_a_plan_accounts_for_every_division(small):
     assert small.divisions == 84
     assert sum(row.count for row in small.rejected) < 84 and {"node", "KV heads"} <= {r.reason for r in small.rejected}
     assert all(row.example for row in small.rejected)
+    counts = [row.count for row in small.rejected]
+    assert counts == sorted(counts, reverse=True)
 
 
 def test_ranked_by_mfu_and_explained_in_three_sentences(small):
@@ -187,8 +216,13 @@ def test_bad_input(change, said):
 
 
 def test_a_model_that_fits_nowhere_says_what_would_be_needed():
-    with pytest.raises(UsageError, match=r"no layout fits, even the smallest: .* does not fit: it needs"):
-        plan("llama-3-405b", cluster("H100-SXM5", 8), global_batch=8, sequence=8192)
+    built = cluster("H100-SXM5", 8)
+    with pytest.raises(UsageError, match=r"no layout fits, even the smallest: .* does not fit: it needs") as refused:
+        plan("llama-3-405b", built, global_batch=8, sequence=8192)
+    least = int(str(refused.value).split("needs ")[1].split(" GB")[0])
+    for layout in (Layout(tp=8, sequence_parallel=True), Layout(dp=8, zero=3), Layout(pp=8)):
+        one = estimate(preset("llama-3-405b"), sequence=8192, layout=layout, recompute="full", fused=True)
+        assert least <= one.total * 18 / 16 / 1e9
 
 
 def test_a_candidate_that_cannot_be_is_refused():
