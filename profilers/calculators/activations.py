@@ -35,7 +35,7 @@ class Kept:
 
     split: int = 0  # divided over tensor parallel ranks
     whole: int = 0  # on each of them, and divided only under sequence parallelism
-    fixed: int = 0  # tokens on their way to experts, which no tensor parallelism divides
+    fixed: int = 0  # divided by no tensor parallelism: tokens on their way to experts, inputs gathered for good
     scores: int = (
         0  # like split; what selective recomputation computes again: probabilities and their dropout, activations
     )
@@ -61,20 +61,16 @@ class Kernels:
 def layer_kept(block: Block, model: Transformer, *, keys: int, kernels: Kernels, source: int | None = None) -> Kept:
     """What one layer keeps for a token that attends to `keys` tokens, and `source` of an encoder."""
     attention = _attention(block.attention, model, keys, kernels)
-    h, e = model.hidden, kernels.itemsize
-    outputs = 1 if block.parallel and block.norms < 2 else 2  # what projections read
-    inputs = 1 if block.parallel else block.norms
-    kept = attention + _mlp_kept(block.mlp, model, kernels)
-    kept += Kept(
-        whole=outputs * h * e + inputs * norm_input(model, h, kernels) + block.norms * norm_own(model, h, kernels)
-    )
+    h, norms = model.hidden, 1 if block.parallel else block.norms
+    reads = 1 if block.parallel and block.norms < 2 else 2
+    kept = attention + _mlp_kept(block.mlp, model, kernels) + reads_kept(reads, model, kernels)
+    kept += Kept(whole=norms * norm_input(model, h, kernels) + block.norms * norm_own(model, h, kernels))
     if kernels.dropout:
         kept += Kept(whole=2 * h * MASK)
     if block.cross is not None:
         kept += _attention(block.cross, model, keys if source is None else source, kernels)
-        kept += Kept(
-            whole=h * e + norm_input(model, h, kernels) + norm_own(model, h, kernels) + kernels.dropout * h * MASK
-        )
+        kept += reads_kept(1, model, kernels)
+        kept += Kept(whole=norm_input(model, h, kernels) + norm_own(model, h, kernels) + kernels.dropout * h * MASK)
     return kept
 
 
@@ -85,7 +81,7 @@ def ends_kept(model: Transformer, kernels: Kernels) -> tuple[Kept, Kept]:
     first = Kept(whole=INDEX * bool(model.vocab) + kernels.dropout * h * MASK)
     if model.embedding_norm:
         first += Kept(whole=norm)
-    last = Kept(whole=(norm if model.final_norm else 0) + (h * e if model.head else 0))
+    last = Kept(whole=norm if model.final_norm else 0) + reads_kept(int(model.head), model, kernels)
     if model.head_transform:  # a layer, its activation and a norm before the logits
         last += Kept(whole=h * e + h * e + norm)
     return first, last
@@ -100,6 +96,12 @@ def layer_moment(block: Block, model: Transformer, *, keys: int, kernels: Kernel
         attention += 2 * a.heads * keys
     width = _wide(mlp) if isinstance(mlp, MLP) else mlp.active * _wide(mlp.each)
     return e * (2 * model.hidden + max(attention, width))
+
+
+def reads_kept(count: int, model: Transformer, kernels: Kernels) -> Kept:
+    """Inputs of projections. Sequence parallelism gathers them; Megatron's kernel keeps its part and gathers again."""
+    size = count * model.hidden * kernels.itemsize
+    return Kept(whole=size) if kernels.fused else Kept(fixed=size)
 
 
 def norm_input(model: Transformer, width: int, kernels: Kernels) -> int:

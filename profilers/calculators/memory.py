@@ -15,10 +15,10 @@ reported. The CUDA context, communication buffers and fragmentation are no part 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from ..errors import UsageError
 from ..hardware import Device, lookup
@@ -35,6 +35,11 @@ from .recompute import Recompute
 from .shards import check_divisible
 from .stages import Slicing, Stage, stages
 from .states import Optimizer, Precision, optimizer_bytes, precision as precision_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .live_memory import LiveMemory
 
 Mode = Literal["train", "inference"]
 ONE_DEVICE = Layout()
@@ -144,7 +149,15 @@ class MemoryEstimate(Shown):
         )
 
 
-def memory(model: Any, *inputs: Any, **options: Any) -> Any:
+@overload
+def memory(model: nn.Module, *inputs: Any, **options: Any) -> LiveMemory: ...
+
+
+@overload
+def memory(model: Transformer | str | Mapping[str, Any], **options: Any) -> MemoryEstimate: ...
+
+
+def memory(model: Any, *inputs: Any, **options: Any) -> LiveMemory | MemoryEstimate:
     """Memory of a live `torch.nn.Module` on `inputs` (`live_memory.measure`), or of anything else by `estimate`."""
     if hasattr(model, "named_parameters") and hasattr(model, "forward"):
         from .live_memory import measure
@@ -303,6 +316,11 @@ def _notes(s: Setting) -> list[str]:
         if s.kernels.fused
         else "as transformers' eager code has them"
     )
+    if s.layout.pp > 1 and s.layout.zero > 1:
+        notes.append(
+            "ZeRO 2 and 3 in a pipeline reduce gradients after every micro-batch; code that waits for the last one "
+            "(torchtitan) needs what ZeRO 1 needs"
+        )
     attention = "flash attention" if s.kernels.flash else "attention that writes its probabilities"
     return [*notes, f"{attention}; RMSNorm, gated activation and loss {kernels}; recompute {s.recompute}"]
 

@@ -257,7 +257,7 @@ def test_gpt2_of_transformers_with_probabilities():
 
 
 def without_statistics(model: Any, tp: int, sequence_parallel: bool, flash: bool = False) -> float:
-    kept = layer_kept(model.stack[0].block, model, keys=2048, kernels=Kernels(2, flash=flash, dropout=True))
+    kept = layer_kept(model.stack[0].block, model, keys=2048, kernels=Kernels(2, flash=flash, fused=True, dropout=True))
     two_norms = 2 * 2 * 4 / (tp if sequence_parallel else 1)
     return kept.on_device(tp, sequence_parallel) - two_norms
 

@@ -65,7 +65,7 @@ def ids(batch: int = 3, sequence: int = 24) -> Tensor:
 def test_the_peak_is_the_allocators():
     """To the byte but for the losses' few scalars; profiled, the same step runs on real memory."""
     found = memory(Gpt(), ids(), run=True)
-    assert isinstance(found, LiveMemory) and found.allocator
+    assert isinstance(found, LiveMemory) and found.allocator is not None
     assert found.moving == pytest.approx(found.allocator, abs=1024)
     assert found.moving > found.kept > 0 and found.off == pytest.approx(0, abs=1e-3)
 
