@@ -277,16 +277,15 @@ class _Origins:
 
     def of(self, event: HostEvent) -> tuple[int, str]:
         phase = self.phases.at(event.start)
-        again = event.sequence >= 0 and not event.name.startswith(NODE)  # recomputed, or the node itself
         node = self._node(event) if phase == "backward" or event.thread != self.thread else None
-        if node is not None and node.sequence in self.made and not (again and self._inside_users(event, node)):
+        if node is not None and node.sequence in self.made and not self._inside_users(event, node):
             return self.made[node.sequence], phase
         if event.thread != self.thread and phase != "backward":
             return -1, phase  # a thread of the user's own: nobody traced it
         return self.tracer.at(event.start), phase
 
     def _inside_users(self, event: HostEvent, node: HostEvent) -> bool:
-        """Has the thread moved to another line since the node began? Then Python runs inside it: a recomputation."""
+        """Has the thread moved to another line since the node began? Then Python of theirs runs inside it."""
         return event.thread == self.thread and self.tracer.at(event.start) != self.tracer.at(node.start)
 
     def _node(self, event: HostEvent) -> HostEvent | None:
