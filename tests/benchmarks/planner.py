@@ -6,7 +6,8 @@ Predicts the achieved TFLOP/s a GPU of Megatron's weak-scaling table (Table 1) a
 each at the table's own tensor, pipeline and data parallelism. What the paper does not say, the number of chunks, is the
 planner's best; the micro-batch is 1, as wherever the paper names it, and then once more the planner's best.
 Then how far off each row of Table 1 is when the efficiency is fitted to the other nine, and where Llama 3's published
-layout stands among all.
+layout stands among all. (Its place rests on two habits of current software. At 16,384 GPUs, with gradients reduced in 32
+bits every micro-batch it was 27th instead of 8th, and without recomputing the MLP's activation alone 37th.)
 Exits with 1 if a row at micro-batch 1 is off by more than 15 % or two rows stand in the wrong order that the paper has 5 % apart.
 """
 
@@ -17,6 +18,7 @@ import json
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +127,22 @@ def left_out(rows: list[dict[str, Any]], micro_batch: str) -> None:
 
 
 def llama() -> bool:
-    """Llama 3 405B on 16,384 H100 (arXiv:2407.21783, Table 4): TP 8, CP 1, PP 16, DP 128; 41 % MFU."""
-    begun = time.perf_counter()
-    gpus = cluster("H100-SXM5", 16_384, inter="RoCE-400")
-    found = plan("llama-3-405b", gpus, global_batch=2048, sequence=8192)
-    seconds = time.perf_counter() - begun
-    print(f"\n{found}\n\nenumerated in {seconds:.1f} s")
-    places = [(c.layout.tp, c.layout.cp, c.layout.pp, c.layout.dp) == (8, 1, 16, 128) for c in found.best]
-    print(
-        f"published layout (TP 8, PP 16, DP 128; 41 % MFU): {'place ' + str(places.index(True) + 1) if any(places) else 'not'} among the best ten"
-    )
-    return any(places) and seconds < 10
+    """Llama 3 405B (arXiv:2407.21783, Table 4): TP 8, CP 1, PP 16 for 16 M tokens; whether it is among the ten best."""
+    listed = True
+    for devices, published in ((8_192, 43), (16_384, 41)):
+        begun = time.perf_counter()
+        gpus = cluster("H100-SXM5", devices, inter="RoCE-400")
+        found = plan("llama-3-405b", gpus, global_batch=2048, sequence=8192, best=sys.maxsize)
+        seconds = time.perf_counter() - begun
+        degrees = [(c.layout.tp, c.layout.cp, c.layout.pp, c.layout.dp) for c in found.best]
+        place = degrees.index((8, 1, 16, devices // 128))
+        print(
+            f"Llama 3 405B, {devices} GPUs: published layout TP 8 PP 16 DP {devices // 128} is place {place + 1} of "
+            f"{len(degrees)}; MFU {found.best[place].mfu:.1%} predicted, {published} % published; {seconds:.1f} s"
+        )
+        listed = listed and place < 10 and seconds < 10
+    print(f"\n{replace(found, best=found.best[:10])}")
+    return listed
 
 
 def main() -> int:
@@ -147,6 +154,7 @@ def main() -> int:
     more = table("Table 2, pipeline, tensor and data parallelism", TABLES["table2"], "1")
     left_out(TABLES["table1"], "1")
     order(TABLES["table1"], table("Table 1 again, at the planner's best micro-batch", TABLES["table1"], "best"))
+    print()
     listed = llama()
     return 0 if max(map(abs, [*errors, *more])) <= TOLERANCE and not wrong and listed else 1
 
