@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .profilers.calculators.inference import inference
     from .profilers.calculators.live import flops
     from .profilers.calculators.memory import memory
+    from .profilers.calculators.mfu import mfu
     from .profilers.calculators.plan import plan
     from .profilers.calculators.transformer import transformer
     from .profilers.errors import UsageError
@@ -31,6 +32,7 @@ _HOMES = {
     "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
     "memory": "profilers.calculators.memory",
+    "mfu": "profilers.calculators.mfu",
     "plan": "profilers.calculators.plan",
     "profile": "studio.profiling",
     "transformer": "profilers.calculators.transformer",
@@ -47,6 +49,7 @@ __all__ = [
     "inference",
     "load_ipython_extension",
     "memory",
+    "mfu",
     "plan",
     "profile",
     "transformer",

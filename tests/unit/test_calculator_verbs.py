@@ -156,3 +156,54 @@ def test_memory_of_sizes_and_of_an_object():
 )
 def test_memory_refuses_in_one_sentence(line, says):
     assert says in refused(line, net=PERCEPTRON)
+
+
+def test_inference_reads_each_weight_once_a_token():
+    """Witness: 16 bits of Llama-2-7B's 6.74 B parameters, less its embedding, over an A100's published 2.039 TB/s."""
+    found = answer("inference llama-2-7b --device A100-SXM4-80GB --prompt 1 --output 1")
+    bytes_read = 2 * (6_738_415_616 - 32_000 * 4096)
+    assert found.tpot == pytest.approx(bytes_read / 2.039e12, rel=0.01)
+
+
+def test_a_plan_names_its_layouts_and_fits():
+    found = answer("plan llama-3-8b --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 8192")
+    assert all(choice.layout.devices == 8 for choice in found.best)
+    assert all(choice.memory < 80e9 for choice in found.best)
+    assert json.loads(to_json(found))["best"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inference llama-3-8b --device H1000", "no spec for device 'H1000'"),
+        ("inference bert-base --device H100-SXM5-80GB", "token by token"),
+        ("inference llama-3-8b --device H100-SXM5-80GB --prompt 0", "prompt"),
+        ("inference llama-3-8b --device V100-SXM2-32GB", "bfloat16"),
+        ("inference llama-3-8b --device H100-SXM5-80GB --efficiency 1.2", "1.2"),
+        ("plan llama-3-8b --device H100-SXM5-80GB --devices 64 --batch 64 --sequence 8192", "--inter|inter="),
+        ("plan llama-3-405b --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 8192", "fit"),
+        ("plan llama-3-8b --device H100-SXM5-80GB --devices 12 --batch 64 --sequence 8192", "12 devices"),
+        ("plan llama-3-8b --device H100-SXM5-80GB --devices 8 --batch 0 --sequence 8192", "0"),
+    ],
+)
+def test_inference_and_plan_refuse_in_one_sentence(line, says):
+    assert any(each in refused(line) for each in says.split("|"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "memory gpt2 --sequence 512",
+        "inference gpt2 --device H100-SXM5-80GB",
+        "plan gpt2 --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 1024",
+    ],
+)
+def test_every_sliders_first_move_computes_or_says_why(line):
+    pytest.importorskip("ipywidgets")
+    *controls, page = answer(f"{line} --sliders").children
+    for control in controls:
+        before, chosen = page.value, control.value
+        control.value = next(value for _, value in reversed(control.options) if value != chosen)
+        assert page.value != before, control.description
+        control.value = chosen
+        assert page.value == before
