@@ -12,7 +12,7 @@ bytes over bandwidth, from a count of what each kernel reads and writes (`_traff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -160,7 +160,7 @@ def optimizer_time(parameters: float, rates: Rates, software: Software) -> float
     return parameters * (30 if software.fused else 40) / rates.bandwidth
 
 
-@cache
+@lru_cache(16384)
 def matmul(m: int, n: int, k: int, rates: Rates) -> float:
     """Seconds of one [m, k] x [k, n]."""
     if rates.multiprocessors is None:

@@ -155,7 +155,7 @@ def _flops(model: Transformer, sequence: int) -> int:
     return forward_flops(model, sequence=sequence, pairs="seen").layers
 
 
-@lru_cache(4096)
+@lru_cache(128)
 def _sums(
     model: Transformer, cluster: Cluster, part: Slice, recompute: Recompute, rates: Rates, software: Software
 ) -> list[Passes]:

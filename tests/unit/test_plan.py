@@ -172,6 +172,15 @@ def test_shown_in_eighty_columns_and_as_json(small):
     assert read["best"][0]["mfu"] == small.winner.mfu and read["format"] == "mlsys-studio plan"
 
 
+def test_only_links_that_are_there_are_named():
+    def basis(devices: int) -> str:
+        built = cluster("H100-SXM5", devices, inter="InfiniBand-NDR" if devices > 8 else None)
+        return plan(SMALL, built, global_batch=16, sequence=1024).basis
+
+    named = [("NVLink4" in basis(n), "InfiniBand-NDR" in basis(n)) for n in (1, 8, 16)]
+    assert named == [(False, False), (True, False), (True, True)]
+
+
 def test_better_links_are_never_slower():
     def seconds(more: float) -> float:
         near, far = Link("near", more * 200e9, 3e-6), Link("far", more * 10e9, 1e-5)
