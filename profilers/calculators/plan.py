@@ -258,9 +258,10 @@ class _Search:
     def basis(self) -> str:
         c, r = self.cluster, self.rates
         links = [c.intra] * (c.per_node > 1) + [c.inter] * (c.nodes > 1)
+        where = "one node" if c.nodes == 1 else f"{c.nodes:,} nodes of {c.per_node}"
         ports = " and ".join(f"{link.name} {bandwidth(link.bandwidth)}" for link in links)
         return (
-            f"{c.devices:,} {c.device.name} in {c.nodes:,} nodes of {c.per_node}"
+            f"{c.devices:,} {c.device.name} in {where}"
             f"{f', {ports} a device and direction' if links else ''}; a step is {self.global_batch:,} x "
             f"{self.sequence:,} tokens; {self.dtype}, dense peak {rate(r.peak)}, of which and of the memory's bandwidth "
             f"{percent(r.efficiency)}: {r.source}; software: {self.software.source}; MFU counts 3 x forward, every product"
