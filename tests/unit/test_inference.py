@@ -29,6 +29,12 @@ def test_llama_2_7b_decodes_by_its_weights_over_bandwidth():
     assert found.weights == 2 * SEVEN  # they must be there all the same
 
 
+def test_a_tied_table_is_read_whole_as_the_head():
+    found = inference("llama-3.2-1b", H100, prompt=8, output=2)
+    parameters, cache = count(preset("llama-3.2-1b")).total, 9 * 16 * 2 * 8 * 64 * 2
+    assert found.decode.bytes == 2 * parameters + cache
+
+
 def test_llama_2_7b_prefills_by_its_flop_over_peak():
     """2 FLOP a weight and token; half of the pairs of 32 layers, twice, 4096 wide; logits of the last token alone."""
     found = inference("llama-2-7b", A100, prompt=1024, output=256)

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from mlsys_studio.profilers.calculators.activations import Kernels
+from mlsys_studio.profilers.calculators.kv_cache import kv_cache
 from mlsys_studio.profilers.calculators.layout import Layout
 from mlsys_studio.profilers.calculators.memory import MemoryEstimate, Parts, estimate, memory
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.pipelines import held
 from mlsys_studio.profilers.calculators.presets import preset
 from mlsys_studio.profilers.calculators.sizes import build
+from mlsys_studio.profilers.calculators.stages import Slicing, load, stages
 from mlsys_studio.profilers.calculators.states import zero_bytes
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.hardware import lookup
@@ -64,9 +67,6 @@ def test_adam_takes_16_bytes_and_20_with_both_gradients():
 @pytest.mark.parametrize("pp", [1, 2, 4])
 def test_shards_sum_to_the_whole(tp: int, pp: int):
     """All stages' weights together; norms, 2 L + 1 vectors, are on each tensor parallel rank."""
-    from mlsys_studio.profilers.calculators.activations import Kernels
-    from mlsys_studio.profilers.calculators.stages import Slicing, load
-
     model = preset("llama-3-70b")
     slicing = Slicing(tp, 1, False, Kernels(), 8, "none")
     everything = sum(each.held.total for each in load(model, slicing))
@@ -168,6 +168,40 @@ def test_inference_is_weights_cache_and_one_pass():
     assert (fourbit.weights, fourbit.cache) == (6_738_415_616 // 2, 4096 * 524_288 // 2)
     eighth = estimate(preset("llama-3-70b"), sequence=100, mode="inference", layout=Layout(tp=16)).parts
     assert eighth.cache == 100 * 80 * 2 * 128 * 2  # 8 KV heads on 16 devices: one each
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3", "llama-3-8b"])
+@pytest.mark.parametrize("sequence", [100, 5000])
+def test_the_cache_is_that_of_its_own_calculator(name: str, sequence: int):
+    """Summed over stages here, over the stack there; half of gpt-oss's layers see 128 tokens at most."""
+    model = preset(name)
+    asked: dict[str, Any] = dict(batch=3, sequence=sequence, mode="inference")
+    assert estimate(model, **asked).parts.cache == kv_cache(model, batch=3, sequence=sequence).used
+    assert (
+        estimate(model, layout=Layout(tp=2), **asked).parts.cache
+        == kv_cache(model, batch=3, sequence=sequence, tp=2).used
+    )
+
+
+def test_a_tied_heads_table_is_on_the_first_stage_and_on_the_last():
+    model = preset("gpt2")
+    slicing = Slicing(1, 1, False, Kernels(), 8, "none")
+    alone, several = (stages(model, slicing, pp) for pp in (1, 2))
+    assert alone[0].load.held.total == count(model).total
+    assert sum(each.load.held.total for each in several) == count(model).total + 50_257 * 768
+
+
+def test_the_stage_that_needs_the_most_is_reported():
+    """Two layers, then five, then one: the second stage, though the first holds a micro-batch more."""
+    model = build(hidden=64, layers=8, heads=4, vocab=10)
+    found = estimate(model, sequence=8, layout=Layout(pp=3), cuts=(0, 3, 8, 10))
+    assert found.stage == 1 and found.parameters == 5 * 12 * 64**2 + 5 * 13 * 64
+
+
+def test_a_fused_loss_has_no_gradients_beside_its_logits():
+    eager, fused = (estimate(LLAMA, sequence=4096, fused=f).parts for f in (False, True))
+    assert eager.logits == fused.logits
+    assert eager.working == 4096 * 8 * 32_000 and fused.working < 4096 * 8 * 32_000 / 2
 
 
 # -- published layouts --------------------------------------------------------------------------------------------------
@@ -338,8 +372,9 @@ def test_mistakes_are_one_sentence(asked: dict[str, Any], said: str):
 
 
 def test_inputs_without_a_live_model_are_refused():
+    name: Any = "gpt2"
     with pytest.raises(UsageError, match="live model"):
-        memory("gpt2", (1, 8))
+        memory(name, (1, 8))
 
 
 def test_headroom_is_left():

@@ -77,6 +77,14 @@ def test_deepspeeds_table(stage, offload, device, host, host_zero_init):
         assert found / GIB == pytest.approx(host_zero_init, abs=0.006)
 
 
+def test_a_node_offloads_its_share():
+    """The same document, ZeRO-3 on two nodes of 8: 18 and 16 a parameter times 8/16, and half as much again."""
+    said: dict[str, Any] = dict(per_node=8, largest_layer=32e6, zero_init=True)
+    assert deepspeed_host_bytes(1e9, 16, 3, offload="optimizer+parameters", **said) == 1e9 * 18 / 2 * 1.5
+    assert deepspeed_host_bytes(1e9, 16, 3, offload="optimizer", **said) == 1e9 * 16 / 2 * 1.5
+    assert deepspeed_host_bytes(1e9, 16, 2, offload="optimizer", per_node=2) == 1e9 * 16 * 1.5
+
+
 @pytest.mark.parametrize(("offload", "mib"), [("none", 3291), ("optimizer+parameters", 125), ("optimizer", 477)])
 def test_deepspeeds_worked_example(offload, mib):
     """t5-large on four GPUs, whole MiB."""
