@@ -234,7 +234,7 @@ def test_what_comes_before_the_training_is_not_the_loop(first, mode):
     assert len(found.steps.clean) + len(found.steps.window) <= 60
     assert set(found.steps.phases) >= {"forward", "backward", "optimizer"}
     if mode == "full":
-        whole(found, 200, {"forward", "backward", "optimizer"})
+        whole(found, 60, {"forward", "backward", "optimizer"}, before=True)
 
 
 @pytest.mark.parametrize("how", ["wrapper", "in place"])
