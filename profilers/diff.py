@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .ledger import CAUSES, PHASES
 from .profile import Profile
 from .schema import pack
+from .views.units import size
 
 FORMAT = "mlsys.diff"
 REMAINDER = "window against clean"
@@ -149,12 +150,15 @@ def _summed(named: Iterable[tuple[str, Change]]) -> dict[str, int]:
 
 
 def _unlike(before: Profile, after: Profile) -> list[str]:
-    """What else differs, and may be why: the step's unit, the device, the peak, the environment."""
+    """What else differs, and may be why: the step's unit, the device, its peak and its memory, the environment."""
     pairs = {"a step": (before.steps.unit, after.steps.unit)}
     if before.ledger and after.ledger:
         old, new = before.ledger.basis, after.ledger.basis
         pairs |= {"device": (old.device, new.device), "reference dtype": (old.dtype, new.dtype)}
         pairs |= {"dtype used": (old.dtype_used, new.dtype_used)}
+    if before.memory_use and after.memory_use:
+        old_peak, new_peak = (use.peak.total for use in (before.memory_use, after.memory_use))
+        pairs |= {"memory at the peak of a step": (size(old_peak), size(new_peak))}
     both = sorted(before.environment.keys() & after.environment.keys())
     pairs |= {key: (before.environment[key], after.environment[key]) for key in both}
     return [f"{key}: {old} → {new}" for key, (old, new) in pairs.items() if old != new]

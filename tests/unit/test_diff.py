@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlsys_studio.profilers.allocations import Instant, MemoryUse
 from mlsys_studio.profilers.diff import NO_CAUSE, REMAINDER
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.profile import Profile
@@ -174,3 +175,13 @@ def test_different_steps_and_bad_bounds_are_refused():
     for bound in (-0.1, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="share"):
             light().regression(light(), bound)
+
+
+def test_memory_is_compared_where_both_have_it():
+    def using(total: int) -> Profile:
+        instants = (Instant(0, "other", (1, 0, 0, 0, 0)), Instant(5, "forward", (0, 0, 0, 0, total)))
+        return replace(typical(), memory_use=MemoryUse("cpu", 9, instants, ()))
+
+    assert "memory at the peak of a step: 1.00 MiB → 2.00 MiB" in using(2**20).diff(using(2**21)).notes
+    assert not any("memory at" in note for note in using(2**20).diff(using(2**20)).notes)
+    assert not any("memory at" in note for note in typical().diff(using(2**20)).notes)
