@@ -8,7 +8,7 @@ import io
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,10 @@ FEWEST = 3  # steps that make a run
 
 
 class Enough(BaseException):
-    """Raised out of the loop after the wanted number of steps; no `except Exception` of the user's catches it."""
+    """Raised out of the loop after the wanted number of steps; no `except Exception` of the user's catches it.
+
+    A bare `except:` around the body of the loop does; so the loop's next batch raises it again, outside that body.
+    """
 
 
 @dataclass(slots=True)
@@ -38,6 +41,8 @@ class Run:
 
 def run_steps(code: Code, subjects: Subjects, warm: int, steps: int, until: float = math.inf) -> Run:
     """Run the cell until `warm` + `steps` steps have ended, or the loop has, or a step ends after `until` (monotonic)."""
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
     from ...profilers.step import Step, StepClock
 
     taken: list[Step] = []
@@ -57,9 +62,18 @@ def run_steps(code: Code, subjects: Subjects, warm: int, steps: int, until: floa
         if len(taken) == warm + steps:
             raise Enough
 
+    def fetching(call: Callable) -> Callable:
+        def fetch(iterator: Any) -> Any:
+            if len(taken) == warm + steps:
+                raise Enough
+            return call(iterator)
+
+        return fetch
+
     with restored(subjects, Reach.of(code.source, subjects.namespace)), _losses() as losses, _silence():
         clock = StepClock(count)
         with contextlib.suppress(Enough), clock:
+            clock.patch(_BaseDataLoaderIter, "__next__", fetching)
             code.run(display=False)
         clock.settle()
         gc.collect()  # the loop's iterator and its workers die here, not in the next run

@@ -421,6 +421,24 @@ def test_a_cell_that_catches_everything_still_ends(notebook):
     assert len(run_steps(notebook.cell(body), notebook.subjects(), warm=3, steps=4).walls) == 4
 
 
+def test_a_bare_except_in_the_loop_does_not_keep_it_running(notebook):
+    """Witness: a count in the cell. One more step swallows the end; the next batch is not fetched."""
+    body = """
+for x, y in loader:
+    try:
+        begins()
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    except:
+        pass
+"""
+    begun = []
+    notebook.names["begins"] = lambda: begun.append(1)
+    run = run_steps(notebook.cell(body), notebook.subjects(), warm=3, steps=4)
+    assert len(run.walls) == 4 and len(begun) == 7
+
+
 def test_a_loop_that_ends_by_itself_is_used_if_it_is_long_enough(notebook):
     run = run_steps(notebook.cell(LOOP), notebook.subjects(), warm=3, steps=40)
     assert len(run.walls) == 20 - 3
