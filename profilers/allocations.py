@@ -108,11 +108,11 @@ class Allocations:
         try:
             take.begin(clock)
             yield MEMORY_LED
-            before = {**others(take.device), **known(clock)}
+            before = others(take.device) | known(clock, take.device)
             allocated = on_device(take.device)
             began = now()
             yield MEMORY
-            after = known(clock)
+            after = known(clock, take.device)
             seen = changes(take.finish(clock).experimental_event_tree(), take.device)
             phases = Labels([(m.time, m.phase) for m in take.marks])
             self.use = account(take.device, seen, before, after, (began, take.end), phases, allocated)
@@ -124,25 +124,24 @@ class Allocations:
 # -- what is alive -----------------------------------------------------------------------------------------------------
 
 
-def known(clock: StepClock) -> dict[int, Known]:
-    """{pointer: what it is} of parameters, gradients and optimizer state."""
+def known(clock: StepClock, device: str) -> dict[int, Known]:
+    """{pointer: what it is} of parameters, gradients and optimizer state on a device."""
     import torch
 
     optimizers = list(clock.optimizers.values())
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     parameters += [p for model in clock.called() for p in torch.nn.Module.parameters(model)]
     state = (v for o in optimizers for kept in list(o.state.values()) for v in _tensors(kept))
-    found = _blocks(state, STATE)
-    found |= _blocks((p.grad for p in parameters if p.grad is not None), GRADIENTS)
-    return found | _blocks(parameters, PARAMETERS)
+    found = _blocks(state, STATE, device)
+    found |= _blocks((p.grad for p in parameters if p.grad is not None), GRADIENTS, device)
+    return found | _blocks(parameters, PARAMETERS, device)
 
 
 def others(device: str) -> dict[int, Known]:
     """Every tensor Python knows of. Walks the garbage collector's objects once (about 0.1 s per million)."""
     import torch
 
-    living = (o for o in gc.get_objects() if issubclass(type(o), torch.Tensor) and o.device.type == device)
-    return _blocks(living, OTHERS)
+    return _blocks((o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)), OTHERS, device)
 
 
 def on_device(device: str) -> int | None:
@@ -165,12 +164,12 @@ def _tensors(kept: Any) -> Iterator[Any]:
             yield from _tensors(value)
 
 
-def _blocks(tensors: Iterable[Any], category: str) -> dict[int, Known]:
+def _blocks(tensors: Iterable[Any], category: str, device: str) -> dict[int, Known]:
     found: dict[int, Known] = {}
     for t in tensors:
         with suppress(Exception):  # sparse, fake, functional: no storage, or none of their own
             storage = t.untyped_storage()
-            if storage.nbytes():
+            if storage.nbytes() and storage.device.type == device:
                 found[storage.data_ptr()] = Known(category, storage.nbytes(), "x".join(map(str, t.shape)))
     return found
 

@@ -94,6 +94,28 @@ def test_gradients_that_stay_are_there_all_the_time():
     assert held == {FLOAT * (WIDTH * WIDTH + WIDTH)}
 
 
+@pytest.mark.gpu
+def test_on_cuda_the_peak_is_the_allocators_own():
+    """Witness: the allocator's own maximum over the loop, whose steps are all alike."""
+    net = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(4))).cuda()
+    optimizer = torch.optim.AdamW(net.parameters())
+    kept = torch.zeros(16 * 2**20, device="cuda")
+    with profiled(net, memory=True) as run:
+        for step in range(90):
+            if step == 10:
+                torch.cuda.reset_peak_memory_stats()
+            optimizer.zero_grad()
+            net(torch.ones(2048, 1024, device="cuda")).sum().backward()
+            optimizer.step()
+        most = torch.cuda.max_memory_allocated()
+    assert run.profile is not None and run.profile.memory_use is not None, run.profile and run.profile.notes
+    use = run.profile.memory_use
+    assert use.device == "cuda" and use.peak.total == pytest.approx(most, rel=0.02)
+    assert by_category(use.peak)["parameters"] == FLOAT * 4 * (1024 * 1024 + 1024)
+    assert by_category(use.timeline[-1])["gradients"] == FLOAT * 4 * (1024 * 1024 + 1024)
+    assert max(block.bytes for block in use.largest) == kept.nbytes
+
+
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 

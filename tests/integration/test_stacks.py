@@ -94,6 +94,16 @@ def test_every_line_has_its_operators_and_their_backward(tmp_path):
     assert sys.gettrace() is None and sys._getframe().f_trace is None
 
 
+@pytest.mark.gpu
+def test_on_cuda_a_line_has_the_time_of_its_kernels(tmp_path):
+    """Backward runs on a thread of autograd's own, where no line of the user's is; it goes to the forward's line."""
+    net = module(tmp_path, MODEL.replace("torch.ones(300, 300)", "torch.ones(300, 300, device='cuda')")).Net().cuda()
+    found = run_steps(net, forward=lambda x: net(x.cuda().repeat(40, 1)))
+    large, small = at(found, "large"), at(found, "small")
+    for phase in ("forward", "backward"):
+        assert large.phases[phase] > 3 * small.phases[phase]
+
+
 def test_recomputed_operators_stay_at_their_line(tmp_path):
     net = module(tmp_path).Net()
     plain = at(run_steps(net), "inner").calls
