@@ -88,14 +88,23 @@ def ends_kept(model: Transformer, kernels: Kernels) -> tuple[Kept, Kept]:
 
 
 def layer_moment(block: Block, model: Transformer, *, keys: int, kernels: Kernels) -> int:
-    """Bytes a token that one layer has at its widest, beside what it keeps: its result, a norm's, and the three tensors
-    of a gated activation or the queries, keys and values before and after their rotation; gradients are as wide."""
-    a, mlp, e = block.attention, block.mlp, kernels.itemsize
-    attention = 2 * (a.heads + a.kv_heads) * a.head_dim + a.kv_heads * a.value_dim
+    """Bytes a token that one layer has at its widest while it runs forward; gradients on the way back are as wide.
+
+    In parts, as transformers runs it: the embedding, the layer's input, the sum after attention and a norm's result;
+    with them the three tensors of a gated activation, or queries, keys and values and those of their rotation.
+    """
+    a, mlp, h = block.attention, block.mlp, model.hidden
+    queries, shared = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    attention = queries + shared + a.kv_heads * a.value_dim
+    attention += queries if kernels.fused else max(3 * queries, queries + 3 * shared)
     if not kernels.flash:
         attention += 2 * a.heads * keys
-    width = _wide(mlp) if isinstance(mlp, MLP) else mlp.active * _wide(mlp.each)
-    return e * (2 * model.hidden + max(attention, width))
+    width = (
+        mlp.matrices * mlp.width if isinstance(mlp, MLP) else mlp.active * (2 * h + mlp.each.matrices * mlp.each.width)
+    )
+    if kernels.fused:
+        return kernels.itemsize * (2 * h + max(attention, width))
+    return kernels.itemsize * max(3 * h + attention, 4 * h + width)
 
 
 def reads_kept(count: int, model: Transformer, kernels: Kernels) -> Kept:
@@ -162,10 +171,6 @@ def _mlp_kept(mlp: MLP | Experts, model: Transformer, kernels: Kernels) -> Kept:
         if mlp.shared_gate:
             kept += Kept(whole=(h + 1) * e)
     return kept
-
-
-def _wide(mlp: MLP) -> int:
-    return mlp.matrices * mlp.width
 
 
 def _widths(mlp: MLP, kernels: Kernels) -> int:

@@ -120,6 +120,30 @@ def test_a_closed_form_is_an_upper_bound_and_a_near_one(dtype: torch.dtype):
     assert live.moving == pytest.approx(live.allocator, rel=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "kv_heads"), [(344, 2), (64, 4), (64, 1)])
+def test_a_forward_alone_is_as_wide_as_its_widest_layer(width: int, kv_heads: int, dtype: torch.dtype):
+    """What the allocator sees of a Llama of transformers, where the MLP is widest, or attention by queries or keys."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=128,
+        intermediate_size=width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        vocab_size=1000,
+        use_cache=False,
+        pad_token_id=0,
+    )
+    module = transformers.LlamaForCausalLM(config).to(dtype).eval()
+    live = measure(module, ids(4, 128), backward=False, run=True, logits_to_keep=1)
+    name = str(dtype).removeprefix("torch.")
+    found = estimate(from_config(config), batch=4, sequence=128, mode="inference", precision=name).parts
+    places = 128 * (8 + 2 * 32 * dtype.itemsize)  # of each its index, cosines and sines of a head
+    assert live.allocator == found.working + places
+    assert found.logits == 4 * 1000 * (dtype.itemsize + 4)
+
+
 def test_states_are_exact():
     module = Gpt()
     for parameter in module.blocks[0].parameters():
