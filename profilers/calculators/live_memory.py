@@ -125,7 +125,7 @@ def measure(
         input=_bytes(tree_leaves((args, kwargs))),
         optimizer=states,
         optimizer_name=name,
-        allocator=_for_real(model, args, kwargs, backward) if run else None,
+        allocator=_for_real(model, args, kwargs, backward, device.type) if run else None,
         **_without_data(model, args, kwargs, backward, BLOCK if device.type == "cuda" else 1),
     )
 
@@ -189,7 +189,7 @@ def _optimizer(model: nn.Module, optimizer: str | Optimizer) -> tuple[int, str]:
 
 
 def _numbers(shape: Sequence[int]) -> Numbers:
-    """Adafactor keeps the last two dimensions' rows and columns of anything above a vector."""
+    """Adafactor keeps the last two dimensions' rows and columns of anything above a vector; Muon takes all those."""
     total = prod(shape)
     if len(shape) < 2:
         return Numbers(total, vectors=total)
@@ -199,7 +199,7 @@ def _numbers(shape: Sequence[int]) -> Numbers:
 # -- for real -----------------------------------------------------------------------------------------------------------
 
 
-def _for_real(model: nn.Module, args: Any, kwargs: Any, backward: bool) -> int:
+def _for_real(model: nn.Module, args: Any, kwargs: Any, backward: bool, device: str) -> int:
     """Most bytes that torch's allocator had given out above what it had before, from the profiler's memory events."""
     import torch
     from torch.utils._pytree import tree_leaves
@@ -214,7 +214,6 @@ def _for_real(model: nn.Module, args: Any, kwargs: Any, backward: bool) -> int:
     with _put_back(model), without_announcements(), profiler:
         _step(model, args, kwargs, nobody, backward)
     now = most = 0
-    device = next(model.parameters()).device.type
     for event in sorted(_memory_events(profiler, device), key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)

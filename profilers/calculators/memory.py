@@ -91,6 +91,7 @@ class Setting:
     optimizer: str
     recompute: Recompute
     kernels: Kernels
+    block: int  # tokens of cache that are reserved at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,7 @@ def estimate(
     headroom: float = HEADROOM,
     mode: Mode = "train",
     cache_dtype: str | None = None,
+    block: int = 1,
 ) -> MemoryEstimate:
     """Bytes of the device that needs the most.
 
@@ -202,6 +204,8 @@ def estimate(
         Where embedding, layers and head are cut into pp x chunks runs, 0 first; even by matmul weights unless given.
     cache_dtype
         Of keys and values; that of the activations unless given.
+    block
+        Tokens of cache that are reserved at a time (16 in vLLM); the last block of a sequence is reserved whole.
 
     Raises
     ------
@@ -210,6 +214,7 @@ def estimate(
     """
     whole("batch", batch)
     whole("sequence", sequence)
+    whole("block", block)
     _known(mode, recompute, optimizer, headroom)
     train, tp = mode == "train", layout.tp
     stored = precision_of(precision or "mixed") if train or isinstance(precision, Precision) else _stored(precision)
@@ -221,7 +226,7 @@ def estimate(
     if train:
         check(layout.schedule, layout.pp, m, layout.chunks)
     slicing = Slicing(tp, layout.ep, layout.sequence_parallel, kernels, sequence, recompute if train else "none")
-    setting = Setting(model.name, mode, batch, sequence, m, layout, stored, optimizer, recompute, kernels)
+    setting = Setting(model.name, mode, batch, sequence, m, layout, stored, optimizer, recompute, kernels, block)
     cache = itemsize(cache_dtype or stored.compute)
     every = stages(model, slicing, layout.pp, layout.chunks, None if cuts is None else tuple(cuts))
     worst, stage = max(
@@ -239,7 +244,9 @@ def _parts(model: Transformer, stage: Stage, s: Setting, cache: float) -> Parts:
     tokens, vocab = s.batch * s.sequence // layout.cp, -(-model.vocab // layout.tp) if model.head and stage.last else 0
     e = s.kernels.itemsize
     if not train:
-        filled = stage.load.cached * s.sequence + sum(n * min(window, s.sequence) for window, n in stage.load.windowed)
+        reserved = -(-s.sequence // s.block) * s.block
+        seen = [(n, -(-min(window, s.sequence) // s.block) * s.block) for window, n in stage.load.windowed]
+        filled = stage.load.cached * reserved + sum(n * places for n, places in seen)
         return Parts(
             weights=ceil(stage.load.held.total * p.weight),
             logits=s.batch * vocab * (e + FP32),  # of the last token
@@ -305,6 +312,10 @@ def _basis(s: Setting, parameters: int, stage: int) -> str:
 def _notes(s: Setting) -> list[str]:
     notes = ["not in the sum: the device's context, communication buffers, fragmentation"]
     if s.mode == "inference":
+        if s.block > 1:
+            notes.append(
+                f"cache is reserved {s.block} tokens at a time; on average half a block a sequence stays empty"
+            )
         return [*notes, "working memory is that of one pass over the whole batch; a prefill in parts needs less"]
     if s.precision.master:
         notes.append(

@@ -11,6 +11,7 @@ import pytest
 from mlsys_studio.profilers.calculators.inference import inference, touched_experts
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.presets import preset
+from mlsys_studio.profilers.calculators.sizes import build
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.hardware import Device
 
@@ -154,6 +155,8 @@ def test_monotone():
         assert all(a[0] <= b[0] and a[1] < b[1] for a, b in pairwise(found)), name
     shared = [times(tp=tp) for tp in (1, 2, 4, 8)]
     assert all(a[0] > b[0] and a[1] > b[1] for a, b in pairwise(shared))
+    deeper = [inference(build(hidden=256, layers=n, heads=4, vocab=999), H100, prompt=64, output=8) for n in (1, 2, 9)]
+    assert all(a.ttft < b.ttft and a.tpot < b.tpot and a.max_batch > b.max_batch for a, b in pairwise(deeper))
     rates = [rate for _, rate in inference("llama-3-8b", H100, prompt=512, output=64).by_batch]
     assert len(rates) > 5 and all(a < b for a, b in pairwise(rates))
 

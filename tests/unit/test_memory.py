@@ -15,7 +15,7 @@ from mlsys_studio.profilers.calculators.layout import Layout
 from mlsys_studio.profilers.calculators.memory import MemoryEstimate, Parts, estimate, memory
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.pipelines import held
-from mlsys_studio.profilers.calculators.presets import preset
+from mlsys_studio.profilers.calculators.presets import preset, presets
 from mlsys_studio.profilers.calculators.sizes import build
 from mlsys_studio.profilers.calculators.stages import Slicing, load, stages
 from mlsys_studio.profilers.calculators.states import zero_bytes
@@ -315,6 +315,15 @@ def test_grows_with_batch_sequence_and_layers(mode: Any):
     for name, values in {"batch": (1, 2, 5), "sequence": (1, 64, 65, 200), "layers": (1, 2, 7)}.items():
         found = [total(**{name: value}) for value in values]
         assert all(a < b for a, b in pairwise(found)), name
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_has_a_figure(name: str):
+    """Also models with encoders, of pictures, and with two kinds of layers: all their parameters, and room to compute."""
+    found = [estimate(preset(name), batch=2, sequence=n, precision="bfloat16", optimizer="sgd") for n in (64, 128)]
+    assert all(each.parameters == count(preset(name)).total for each in found)
+    assert all(each.parts.weights == each.parts.gradients == 2 * each.parameters for each in found)
+    assert 2 * found[0].parts.activations <= found[1].parts.activations
 
 
 def test_no_more_on_more_devices():
