@@ -22,7 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .forecast import allow, of_stacks
+from .forecast import TooLarge, allow, of_stacks
 from .phases import Mark, now
 from .roles import LINES, LINES_COUNTED
 from .timeline import Labels, innermost
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .step import StepClock
 
 MOST = 40  # lines kept, by time
+ALLOWED = 4  # times as many lines as were counted: a step that runs more is not kept
 NODE = "autograd::engine::evaluate_function"
 Place = tuple[str, int, str]  # file, line, function
 
@@ -76,7 +77,7 @@ class Stacks:
     def steps(self, clock: StepClock, shaped: Take) -> Generator[str]:
         from .kineto import Take
 
-        tracer, take = LineTracer(keep=False), Take(shaped.device)
+        tracer, take = LineTracer(), Take(shaped.device)
         try:
             tracer.start()
             yield LINES_COUNTED
@@ -84,12 +85,14 @@ class Stacks:
             forecast = of_stacks(shaped.count, tracer.count)
             allow(forecast, "--stacks")
             self._progress(f"stacks: recording one step, {forecast}")
-            tracer = LineTracer()
+            tracer = LineTracer(ALLOWED * tracer.count)
             take.begin(clock)
             tracer.start()
             yield LINES
             tracer.stop()
             take.finish(clock)
+            if tracer.full:
+                raise TooLarge(f"the recorded step ran over {ALLOWED} times as many lines as the one before; try again")
             self.lines = by_line(tracer, take.events, take.marks, (take.start, take.end), take.device == "cuda")
             self.done = True
         finally:
@@ -98,13 +101,15 @@ class Stacks:
 
 
 class LineTracer:
-    """Notes (when, which line) as the calling thread moves through the user's files; without `keep` only counts."""
+    """Notes (when, which line) as the calling thread moves through the user's files, at most so often; or only counts.
 
-    def __init__(self, keep: bool = True) -> None:
-        self.count = 0
+    The bound also ends a tracer that a loader's worker has inherited by fork.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.count, self.most = 0, most
         self.times, self.which = array("q"), array("q")
         self.places: dict[Place, int] = {}
-        self._keep = keep
         self._on = False
         self._theirs: dict[str, bool] = {}
         self._skipped = skipped()
@@ -122,11 +127,10 @@ class LineTracer:
         self._returned(sys._getframe(1))
 
     def stop(self) -> None:
-        if not self._on:
-            return
         self._on = False
-        if sys.gettrace() == self._called:
-            sys.settrace(None)
+        if sys.gettrace() != self._called:
+            return
+        sys.settrace(None)
         frame = sys._getframe(1)
         while frame is not None:
             if frame.f_trace == self._moved:
@@ -157,7 +161,9 @@ class LineTracer:
 
     def _note(self, frame: FrameType) -> None:
         self.count += 1
-        if self._keep:
+        if self.full:
+            self._on = False
+        elif self.most:
             code = frame.f_code
             place = (code.co_filename, frame.f_lineno, code.co_qualname)
             self.times.append(now())
@@ -168,6 +174,10 @@ class LineTracer:
         if known is None:
             known = self._theirs[file] = is_users(file, self._skipped)
         return known
+
+    @property
+    def full(self) -> bool:
+        return self.count > self.most > 0
 
     def at(self, t: int) -> int:
         """Which line the thread was at; -1 before the first."""

@@ -166,6 +166,22 @@ def test_a_cell_is_named_by_its_line():
     assert "loss = net(torch.ones(4, 16)).sum()" in found.text() and "cell line 4" in found.html()
 
 
+def test_a_step_that_runs_far_more_lines_than_the_one_before_is_not_kept():
+    seen = []
+
+    def between() -> None:
+        if sys.gettrace() is not None:
+            seen.append(sys.gettrace().__self__)
+            for _ in range(100_000 if seen[-1] is not seen[0] else 1):
+                pass
+
+    with profiled(stacks=True) as run:
+        train(mlp(), 90, between=between)
+    assert run.profile is not None and run.profile.ledger is not None and not run.profile.lines
+    assert any("no stacks: the recorded step ran over 4 times" in note for note in run.profile.ledger.notes)
+    assert len(seen[-1].times) <= 4 * seen[0].count
+
+
 def test_under_a_debugger_there_are_no_stacks_but_all_else():
     def theirs(*_):
         return None
