@@ -8,6 +8,7 @@ device the loop's thread is the device, and its operators are the work.
 from __future__ import annotations
 
 import bisect
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -25,12 +26,13 @@ from .host import COLLECTING, COMPILING, host_events, labelled, loop_thread, pha
 from .intervals import Intervals, both, clip, complement, total, union
 
 DEVICE_KINDS = (Kind.COMPUTE, Kind.COPY, Kind.COMM)
+GLOO = re.compile(r"^gloo:")
 OPERATORS = (Kind.OPERATOR, Kind.RUNTIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One communication kernel: the `number`th of its name and process group in step `step` (-1: before any).
+    """One collective's run: the `number`th of its name and process group in step `step` (-1: before any).
 
     `name` is the collective's where the trace tells it, else the kernel's: NCCL's SendRecv may be an all-to-all.
     """
@@ -286,12 +288,14 @@ def _too_long(window: tuple[int, int]) -> list[str]:
 
 
 def _collectives(trace: Trace) -> list[Collective]:
-    """Communication kernels in the order they ran, numbered so that the same one has the same number on every rank."""
+    """Collectives in the order they ran, numbered so that the same one has the same number on every rank."""
     steps = trace.steps()
     starts = [a for _, a, _ in steps]
     counts: Counter[tuple[str, str, int]] = Counter()
     found = []
     hits = trace.of(Kind.COMM)
+    if not len(hits):  # gloo runs them on threads of the host
+        hits = np.flatnonzero(np.isin(trace.name, trace.codes(GLOO, Kind.RANGE, Kind.OPERATOR)))
     columns = (c[hits].tolist() for c in (trace.name, trace.group, trace.start, trace.end))
     for code, group, start, end in zip(*columns, strict=True):
         at = bisect.bisect_right(starts, start) - 1

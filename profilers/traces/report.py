@@ -105,8 +105,10 @@ def _basis(traces: Sequence[Explained]) -> str:
     if not traces:
         return "Nothing could be read."
     devices = ", ".join(dict.fromkeys(t.device for t in traces if t.device != "none"))
-    whole = "from its first work to the end of its last" if any(t.device != "cpu" for t in traces) else "its steps"
-    return f"Device: {devices}; {whole}. Idle time by the rules of the ledger."
+    where = (
+        "the loop's own thread, within its steps" if devices == "cpu" else "from its first work to the end of its last"
+    )
+    return f"Device: {devices or 'none'}, {where}. Idle time by the rules of the ledger."
 
 
 def _one(t: Explained) -> list[Part]:
