@@ -15,7 +15,7 @@ reported. The CUDA context, communication buffers and fragmentation are no part 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -155,7 +155,7 @@ def memory(model: nn.Module, *inputs: Any, **options: Any) -> LiveMemory: ...
 
 
 @overload
-def memory(model: object, **options: Any) -> MemoryEstimate: ...
+def memory(model: Transformer | str | Mapping[str, Any], **options: Any) -> MemoryEstimate: ...
 
 
 def memory(model: Any, *inputs: Any, **options: Any) -> LiveMemory | MemoryEstimate:
