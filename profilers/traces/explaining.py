@@ -24,6 +24,7 @@ from .dialects import Kind
 from .gaps import BEGINNING, UNKNOWN, Charged, Gaps, Labelled, activity, charge
 from .host import COLLECTING, COMPILING, host_events, labelled, loop_thread, phases, spans
 from .intervals import Intervals, both, clip, complement, total, union
+from .kernels import Kernel, kernels
 
 DEVICE_KINDS = (Kind.COMPUTE, Kind.COPY, Kind.COMM)
 GLOO = re.compile(r"^gloo:")
@@ -61,6 +62,7 @@ class Explained:
     cells: tuple[tuple[str, str, int], ...]  # (phase, cause, ns), largest first: the same, by phase as well
     gaps: int
     steps_ns: tuple[int, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
     collectives: tuple[Collective, ...] = ()
     uncounted: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -275,6 +277,7 @@ def _account(
         idle={c: causes[c] for c in CAUSES if causes[c] or c == "unattributed"},
         cells=tuple((*key, ns) for key, ns in found.most_common() if ns),
         steps_ns=tuple(b - a for _, a, b in trace.steps()),
+        kernels=kernels(trace),
         collectives=tuple(_collectives(trace)),
         uncounted=trace.uncounted,
         warnings=(*trace.warnings, *warnings, *_too_long(window)),

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..ledger import CAUSES
 from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
 from ..views.units import duration, percent
+from .diff import TraceDiff, diff
 from .explaining import Explained
-from .ranks import Failure, Straggler, explain_files, files
+from .ranks import Failure, Straggler, explain_files, files, one
 from .sources import Progress
 
 SCHEMA_VERSION = 1
+MOST_KERNELS = 12
 MOST = 32  # ranks in a table or a picture; the JSON has them all
 
 
@@ -72,6 +75,17 @@ def explain_traces(paths: Sequence[Path], progress: Callable[[Path], Progress | 
     return TraceReport(tuple(explained), tuple(stragglers), tuple(failures))
 
 
+def compare_traces(before: Path, after: Path, progress: Callable[[Path], Progress | None]) -> TraceDiff:
+    """What got slower. Raises UsageError where one of the two is no trace."""
+    found = []
+    for path in (before, after):
+        result = one(path, progress(path))
+        if isinstance(result, Failure):
+            raise UsageError(f"{path.name}: {result.message}")
+        found.append(result)
+    return diff(*found)
+
+
 def _fields(trace: Explained) -> dict[str, Any]:
     return {
         "path": trace.path,
@@ -121,7 +135,7 @@ def _one(t: Explained) -> list[Part]:
         Row("· copies", duration(t.memory_op_ns), _of(t.memory_op_ns, t.span_ns)),
         Row("idle", duration(t.idle_ns), f"{_of(t.idle_ns, t.span_ns)}, in {t.gaps:,} gaps" if t.gaps else _of(t.idle_ns, t.span_ns)),
     ]  # fmt: skip
-    return [Figures("Device", tuple(rows)), _causes(t)]
+    return [Figures("Device", tuple(rows)), _causes(t), *([_kernels(t)] if t.kernels else [])]
 
 
 def _causes(t: Explained) -> Figures:
@@ -132,6 +146,17 @@ def _causes(t: Explained) -> Figures:
         note = f"{percent(ns / max(1, t.idle_ns))}: {CAUSES[cause]}{f' ({where})' if where and cause != 'data stall' else ''}"
         rows.append(Row(cause, duration(ns), note))
     return Figures("Idle by cause", tuple(rows))
+
+
+def _kernels(t: Explained) -> Grid:
+    shown = t.kernels[:MOST_KERNELS]
+    rows = [
+        (k.name, k.operator, f"{k.calls:,}", duration(k.nanoseconds), duration(k.nanoseconds / k.calls)) for k in shown
+    ]
+    if rest := t.kernels[MOST_KERNELS:]:
+        calls, ns = sum(k.calls for k in rest), sum(k.nanoseconds for k in rest)
+        rows.append((f"{len(rest)} more", "", f"{calls:,}", duration(ns), duration(ns / calls)))
+    return Grid("Work on the device", ("kernel", "launched by", "runs", "time", "each"), tuple(rows), left=2)
 
 
 def _several(traces: Sequence[Explained]) -> list[Part]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from ..registry import verb
 
 if TYPE_CHECKING:
+    from ...profilers.traces.diff import TraceDiff
     from ...profilers.traces.report import TraceReport
     from ...profilers.traces.sources import Progress
 
@@ -18,14 +19,21 @@ LARGE = 100 << 20  # bytes
 @verb
 def trace(
     files: Annotated[list[Path], "traces of torch.profiler: .json, .json.gz, .zst, one a rank, or folders"],
-) -> TraceReport:
+    *,
+    against: Annotated[Path | None, "an earlier trace: say what got slower since, row by row"] = None,
+) -> TraceReport | TraceDiff:
     """Explain saved traces: busy, idle by cause, overlap, stragglers.
 
     Ends with code 1 if a file could not be read; the others are explained all the same.
     """
-    from ...profilers.traces.report import explain_traces
+    from ...profilers.errors import UsageError
+    from ...profilers.traces.report import compare_traces, explain_traces
 
-    return explain_traces(files, _progress)
+    if against is None:
+        return explain_traces(files, _progress)
+    if len(files) != 1:
+        raise UsageError(f"--against compares one trace with another, and {len(files)} were given: name one")
+    return compare_traces(against, files[0], _progress)
 
 
 def _progress(path: Path) -> Progress | None:
