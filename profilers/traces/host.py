@@ -55,6 +55,11 @@ def phases(trace: Trace, lane: int) -> Labels:
     named = {code: p for p, pattern in reversed(PHASES.items()) for code in trace.codes(pattern, *SPEAKING)}
     ours = np.flatnonzero((trace.lane == lane) & np.isin(trace.name, list(named)) & (trace.end > trace.start))
     ours = ours[trace.kind[ours] < Kind.WAIT]
+    # Whatever the loader does inside (log, save) is waiting for its batch all the same.
+    data = np.isin(trace.name[ours], [code for code, phase in named.items() if phase == "data"])
+    waits = union(trace.start[ours][data], trace.end[ours][data])
+    inside = np.searchsorted(np.stack(waits, 1).ravel(), trace.start[ours], "right") % 2 == 1
+    ours = ours[data | ~inside]
     events = list(host_events(trace, ours))
     if not events:
         return Labels([])

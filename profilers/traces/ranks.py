@@ -55,7 +55,8 @@ def explain_files(paths: Sequence[Path], progress: Callable[[Path], Progress | N
             failures.append(result)
         else:
             waits.add(result)
-            explained.append(replace(result, collectives=()))  # added up, and the bulk of it
+            # Collectives are added up by now, and no table has every rank's kernels: the bulk of it all.
+            explained.append(replace(result, collectives=(), kernels=result.kernels if len(paths) == 1 else ()))
     return explained, waits.stragglers(), failures
 
 

@@ -119,6 +119,12 @@ def test_what_python_does_is_read_off_its_frames(tmp_path, name, cause):
     assert Counter(e.idle) + Counter() == expected
 
 
+def test_what_the_loader_does_inside_is_the_loaders(tmp_path):
+    frames = [annotation(LOADER, 20, 50), x("python_function", "<built-in function print>", 1, 1, 30, 10)]
+    e = explain(traced(tmp_path, [operator(0, 4), kernel(1, 5, 10), *frames, launch(2, 50, 52), kernel(2, 65, 70)]))
+    assert e.idle["data stall"] == 30_000
+
+
 def test_a_cpu_is_busy_in_its_operators(tmp_path):
     """Two steps of 100 us. Of 200: 30 + 10 loading, operators 20 + 40, a collective 15, waiting for another 5."""
     trace = traced(
