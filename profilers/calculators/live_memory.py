@@ -18,7 +18,9 @@ from ..errors import UsageError
 from ..stderr import without_announcements
 from ..views.sheet import Figures, Grid, Row, Sheet, Shown
 from ..views.units import grown, size
+from .dry_run import no_data, refusals, step
 from .memory import gb
+from .model_inputs import all_fake, describe, given, unwrapped
 from .states import PRECISIONS, Numbers, optimizer_bytes
 
 if TYPE_CHECKING:
@@ -109,10 +111,8 @@ def measure(
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from .live import _given, _unwrapped, describe
-
-    model = _unwrapped(model)
-    args, kwargs = _given(model, inputs, kwargs)
+    model = unwrapped(model)
+    args, kwargs = given(model, inputs, kwargs)
     parameters = list(model.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     states, name = _optimizer(model, optimizer) if backward else (0, "none: a forward alone")
@@ -131,18 +131,17 @@ def measure(
 
 
 def _without_data(model: nn.Module, args: Any, kwargs: Any, backward: bool, granule: int) -> dict[str, Any]:
-    from .live import _all_fake, _no_data, _refusals, _step
     from .living import Living
     from .module_tree import Whereabouts
     from .stand_in import Fakes
 
     fakes, where = Fakes(), Whereabouts(model)
     living = Living(where, fakes, granule)
-    with _no_data(model, fakes), _refusals(model, living):
-        args, kwargs = _all_fake(fakes, (args, kwargs))
+    with no_data(model, fakes), refusals(model, living):
+        args, kwargs = all_fake(fakes, (args, kwargs))
         living.ignore((list(model.parameters()), list(model.buffers()), args, kwargs))
         with where.calls(), living:
-            _step(model, args, kwargs, living, backward)
+            step(model, args, kwargs, living, backward)
         gradients = _bytes(p.grad for p in model.parameters())
         peak = living.peak()
     largest = sorted(peak.alive.values(), key=lambda born: -born.bytes)[:LARGEST]
@@ -204,15 +203,13 @@ def _for_real(model: nn.Module, args: Any, kwargs: Any, backward: bool, device: 
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from .live import _step
-
     tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     if any(each.is_meta for each in (*model.parameters(), *tensors)):
         raise UsageError("run=True needs a model and inputs with data; give tensors instead of shapes, or run=False")
     nobody: Any = SimpleNamespace(phase="")  # listens to how far the step is
     profiler = torch.profiler.profile(profile_memory=True, activities=_activities())
     with _put_back(model), without_announcements(), profiler:
-        _step(model, args, kwargs, nobody, backward)
+        step(model, args, kwargs, nobody, backward)
     now = most = 0
     for event in sorted(_memory_events(profiler, device), key=lambda event: event.start_ns()):
         now += event.nbytes()
