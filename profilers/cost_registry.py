@@ -86,19 +86,26 @@ class Call:
     @classmethod
     def from_event(cls, event: Any, list_dtype: str = "float32") -> Call:
         """From an event of torch's own profiler (Kineto, with shapes). It has no dtype for lists of tensors."""
-        raw = [*event.dtypes()]
-        shapes = _frozen(event.structured_input_shapes())
-        lists = [kind == "TensorList" and bool(shape) for kind, shape in zip(raw, shapes, strict=True)]
-        tensors = [bool(kind) and not kind.endswith("List") and kind != "Scalar" for kind in raw]
+        recorded = event.structured_input_shapes(), event.concrete_inputs(), event.structured_input_strides()
+        return cls.recorded(event.name(), [*event.dtypes()], *recorded, list_dtype)
+
+    @classmethod
+    def recorded(
+        cls, name: str, kinds: Sequence[str], shapes: Any, concrete: Any, strides: Any, list_dtype: str = "float32"
+    ) -> Call:
+        """From what the profiler writes of each argument; its `kinds` are C++ types, "TensorList", "Scalar" or ""."""
+        shapes = _frozen(shapes)
+        lists = [kind == "TensorList" and bool(shape) for kind, shape in zip(kinds, shapes, strict=True)]
+        tensors = [bool(kind) and not kind.endswith("List") and kind != "Scalar" for kind in kinds]
         present = [a or b for a, b in zip(lists, tensors, strict=True)]
         return cls(
-            event.name(),
+            name,
             tuple(shape if here else None for shape, here in zip(shapes, present, strict=True)),
             tuple(
-                list_dtype if a else _dtype(kind) if b else "" for kind, a, b in zip(raw, lists, tensors, strict=True)
+                list_dtype if a else _dtype(kind) if b else "" for kind, a, b in zip(kinds, lists, tensors, strict=True)
             ),
-            _frozen(event.concrete_inputs()),
-            _frozen(event.structured_input_strides()),
+            _frozen(concrete),
+            _frozen(strides),
         )
 
     @property

@@ -19,7 +19,7 @@ import numpy as np
 from .errors import UsageError
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import Kind, kind, known
-from .traces.events_json import Args, Event, EventStream
+from .traces.events_json import Args, Event, EventStream, ShapedArgs
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -41,8 +41,10 @@ class Trace:
     correlation: np.ndarray  # int64, a launch and its kernel share it; -1: none
     external: np.ndarray  # int64, an operator and its kernels share it; -1: none
     group: np.ndarray  # int32, of `groups`; 0: the event names none
+    call: np.ndarray  # int32, of `calls`; 0: not recorded, or not asked for
     names: tuple[str, ...]
     groups: tuple[tuple[str, str], ...]  # (process group, collective), either may be empty
+    calls: tuple[tuple[bytes, ...], ...]  # an operator's dims, types, strides and values, each as JSON
     lanes: tuple[tuple[int | str | None, int | str | None], ...]
     rank: int | None
     world: int | None
@@ -75,12 +77,15 @@ class Trace:
         return sorted(((n, a, b) for n, (a, b) in found.items()), key=lambda step: step[1])
 
 
-def read(path: str | Path, progress: Progress | None = None) -> Trace:
-    """The trace in a file. Raises UsageError where there is none; what was lost of one is in its `warnings`."""
+def read(path: str | Path, progress: Progress | None = None, shapes: bool = False) -> Trace:
+    """The trace in a file. Raises UsageError where there is none; what was lost of one is in its `warnings`.
+
+    shapes: keep what operators were called with, too; it costs half the time again.
+    """
     path = Path(path)
     try:
-        stream = EventStream(Source(path, progress))
-        columns = _Columns()
+        stream = EventStream(Source(path, progress), shapes)
+        columns = _Columns(shapes)
         for events in stream.batches():
             columns.add(events)
         return columns.trace(str(path), stream)
@@ -99,9 +104,11 @@ class _Codes(dict):
 class _Columns:
     """Columns being filled, a batch of events at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, shapes: bool) -> None:
         self._names, self._categories, self._lanes, self._groups = _Codes(), _Codes(), _Codes(), _Codes()
         self._groups[b""] = 0
+        self._calls = _Codes({(): 0})
+        self._shapes = shapes
         self._pieces: list[tuple[np.ndarray, ...]] = []
         self._open: dict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)  # of "B", by lane
         self._scale = 0  # ns in the unit of the file; 0: not known yet
@@ -139,6 +146,7 @@ class _Columns:
             _int64([a.correlation for a in args]),
             external,
             group,
+            self._code(self._calls, map(_call, args), len(args)) if self._shapes else np.zeros(len(args), np.int32),
         ))  # fmt: skip
 
     @staticmethod
@@ -156,7 +164,7 @@ class _Columns:
                 self._open[lane].append((self._names[event.name], self._categories[event.cat], lane, time, -1))
             elif self._open[lane]:
                 name, category, _, began, _ = self._open[lane].pop()
-                row = (name, category, lane, began, max(began, time), -1, -1, 0)
+                row = (name, category, lane, began, max(began, time), -1, -1, 0, 0)
                 self._pieces.append(tuple(np.array([v], t) for v, t in zip(row, _TYPES, strict=True)))
 
     def trace(self, path: str, stream: EventStream) -> Trace:
@@ -165,7 +173,7 @@ class _Columns:
         for i in range(len(_TYPES)):  # one by one, so that no two are in memory twice
             columns.append(np.concatenate([p[i] for p in self._pieces] or [empty[i]]))
         self._pieces.clear()
-        name, category, lane, start, end, correlation, external, group = columns
+        name, category, lane, start, end, correlation, external, group, call = columns
         categories = [c or "" for c in self._categories]
         pairs, inverse = np.unique(category.astype(np.int64) * len(self._names) + name, return_inverse=True)
         names = tuple(self._names)
@@ -185,8 +193,10 @@ class _Columns:
             correlation[order],
             external[order],
             group[order],
+            call[order],
             names,
             tuple(_two(g.decode("utf-8", "replace")) for g in self._groups),
+            tuple(self._calls),
             tuple(self._lanes),
             *_place(header),
             tuple(_devices(header)),
@@ -205,7 +215,13 @@ class _Columns:
 
 
 _NAME, _CATEGORY, _LANE = attrgetter("name"), attrgetter("cat"), attrgetter("pid", "tid")  # faster than a loop
-_TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32)
+_TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32, np.int32)
+
+
+def _call(args: Args) -> tuple[bytes, ...]:
+    if not isinstance(args, ShapedArgs) or args.dims is args.types:
+        return ()
+    return bytes(args.dims), bytes(args.types), bytes(args.strides), bytes(args.values)
 
 
 def _group(args: Args) -> bytes:

@@ -61,8 +61,23 @@ class Event(msgspec.Struct, gc=False):
     args: Args = NO_ARGS
 
 
-_strict = msgspec.json.Decoder(list[Event]).decode
-_strict_one = msgspec.json.Decoder(Event).decode
+class ShapedArgs(Args, gc=False, frozen=True):
+    """And with what an operator was called, where that was recorded and is asked for."""
+
+    dims: Raw = msgspec.field(name="Input Dims", default=NOT_SAID)
+    types: Raw = msgspec.field(name="Input type", default=NOT_SAID)
+    strides: Raw = msgspec.field(name="Input Strides", default=NOT_SAID)
+    values: Raw = msgspec.field(name="Concrete Inputs", default=NOT_SAID)
+
+
+class ShapedEvent(Event, gc=False):
+    args: ShapedArgs = ShapedArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+_DECODERS = {
+    shapes: (msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode)
+    for shapes, event in ((False, Event), (True, ShapedEvent))
+}
 _each = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
 WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -71,7 +86,8 @@ WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class EventStream:
     """The events of one source. After `batches()` is exhausted, `header` and `losses` are complete."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, shapes: bool = False) -> None:
+        self._strict, self._strict_one = _DECODERS[shapes]
         self.header: dict[str, Any] = {}
         self.unreadable = 0  # events
         self.mended = False
@@ -162,7 +178,7 @@ class EventStream:
 
     def _decode(self, array: bytes) -> list[Event]:
         try:
-            return _strict(array)
+            return self._strict(array)
         except msgspec.ValidationError:
             return self._one_by_one(_each(array))
 
@@ -220,7 +236,7 @@ class EventStream:
         events = []
         for text in texts:
             try:
-                events.append(_strict_one(text))
+                events.append(self._strict_one(text))
             except msgspec.ValidationError:
                 if (event := _coerced(text)) is not None:
                     events.append(event)

@@ -28,7 +28,8 @@ def kernels(trace: Trace) -> tuple[Kernel, ...]:
     work = trace.on_device()
     if not len(work):
         return ()
-    operator = _operators(trace, work)
+    owner = owners(trace, work)
+    operator = np.where(owner >= 0, trace.name[owner], -1)
     keys, inverse, calls = np.unique(
         np.stack([trace.name[work], operator, trace.kind[work]]), axis=1, return_inverse=True, return_counts=True
     )
@@ -48,15 +49,15 @@ def short(name: str) -> str:
     return name
 
 
-def _operators(trace: Trace, work: np.ndarray) -> np.ndarray:
-    """The name, as a code, of the operator that launched each piece of work: by its own id, or its launch's; else -1."""
+def owners(trace: Trace, work: np.ndarray) -> np.ndarray:
+    """Index of the operator that launched each piece of work: by the work's own id, or its launch's; else -1."""
     external = trace.external[work]
     calls = trace.of(Kind.RUNTIME)
     launch = _match(trace.correlation[calls], trace.correlation[work])
     launched = np.where(launch >= 0, trace.external[calls][launch], -1) if len(calls) else np.full(len(work), -1)
     operators = trace.of(Kind.OPERATOR)
     owner = _match(trace.external[operators], np.where(external > 0, external, launched))
-    return np.where(owner >= 0, trace.name[operators][owner], -1) if len(operators) else np.full(len(work), -1)
+    return np.where(owner >= 0, operators[owner], -1) if len(operators) else np.full(len(work), -1)
 
 
 def _match(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..ledger import CAUSES
+from ..trace import read
 from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
 from ..views.units import duration, percent
 from .diff import TraceDiff, diff
 from .explaining import Explained
 from .ranks import Failure, Straggler, explain_files, files, one
 from .sources import Progress
+
+if TYPE_CHECKING:
+    from .roofline import TraceRoofline
 
 SCHEMA_VERSION = 1
 MOST_KERNELS = 12
@@ -84,6 +88,15 @@ def compare_traces(before: Path, after: Path, progress: Callable[[Path], Progres
             raise UsageError(f"{path.name}: {result.message}")
         found.append(result)
     return diff(*found)
+
+
+def place_under_roofline(path: Path, progress: Callable[[Path], Progress | None]) -> TraceRoofline:
+    """Every operator of one trace under its device's limits. Raises UsageError."""
+    try:
+        from .roofline import roofline  # loads torch, and nothing else here does
+    except ModuleNotFoundError as missing:
+        raise UsageError(f"a roofline needs {missing.name}: pip install 'mlsys-studio[torch]'") from None
+    return roofline(read(path, progress(path), shapes=True))
 
 
 def _fields(trace: Explained) -> dict[str, Any]:

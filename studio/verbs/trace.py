@@ -11,6 +11,7 @@ from ..registry import verb
 if TYPE_CHECKING:
     from ...profilers.traces.diff import TraceDiff
     from ...profilers.traces.report import TraceReport
+    from ...profilers.traces.roofline import TraceRoofline
     from ...profilers.traces.sources import Progress
 
 LARGE = 100 << 20  # bytes
@@ -21,19 +22,25 @@ def trace(
     files: Annotated[list[Path], "traces of torch.profiler: .json, .json.gz, .zst, one a rank, or folders"],
     *,
     against: Annotated[Path | None, "an earlier trace: say what got slower since, row by row"] = None,
-) -> TraceReport | TraceDiff:
+    roofline: Annotated[bool, "place every operator under the device's published limits; loads torch"] = False,
+) -> TraceReport | TraceDiff | TraceRoofline:
     """Explain saved traces: busy, idle by cause, overlap, stragglers.
 
     Ends with code 1 if a file could not be read; the others are explained all the same.
     """
     from ...profilers.errors import UsageError
-    from ...profilers.traces.report import compare_traces, explain_traces
+    from ...profilers.traces.report import compare_traces, explain_traces, place_under_roofline
 
-    if against is None:
+    if against is None and not roofline:
         return explain_traces(files, _progress)
+    if against is not None and roofline:
+        raise UsageError("--against and --roofline are two questions: ask one at a time")
     if len(files) != 1:
-        raise UsageError(f"--against compares one trace with another, and {len(files)} were given: name one")
-    return compare_traces(against, files[0], _progress)
+        option = "--roofline" if roofline else "--against"
+        raise UsageError(f"{option} takes one trace, and {len(files)} were given: name one")
+    return (
+        place_under_roofline(files[0], _progress) if against is None else compare_traces(against, files[0], _progress)
+    )
 
 
 def _progress(path: Path) -> Progress | None:
