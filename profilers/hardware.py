@@ -50,8 +50,15 @@ class Device:
         return replace(self, ceilings=ceilings)
 
 
-def lookup(name: str) -> Device:
-    """The spec of a device by the name torch prints or its usual short name; refuses what it does not know exactly."""
+def lookup(name: str | Device) -> Device:
+    """The spec of a device by the name torch prints or its usual short name; refuses what it does not know exactly.
+
+    A `Device` is its own.
+    """
+    if isinstance(name, Device):
+        return name
+    if not isinstance(name, str):
+        raise UsageError(f"a device is a name, such as 'H100-SXM5-80GB', or a Device, and {name!r} is neither")
     fitting = _index().get(_words(name))
     if fitting is None:
         raise UsageError(f"no spec for device {name!r}{_hint(name)}; {_BY_HAND}")

@@ -62,16 +62,16 @@ def cluster(
     """
     whole("devices", devices)
     whole("per_node", per_node)
-    spec = lookup(device) if isinstance(device, str) else device
+    spec = lookup(device)
     per_node = min(per_node, devices)
     if devices % per_node:
         raise UsageError(f"{devices} devices do not fill nodes of {per_node}; give per_node=, or whole nodes")
     if devices > per_node and inter is None:
         raise UsageError(f"{devices} devices are {devices // per_node} nodes; give inter=, one of {', '.join(links())}")
-    inside = between(spec.name) if intra is None and per_node > 1 else intra or inter
+    inside = intra if intra is not None else inter if per_node == 1 else between(spec.name)
     alone = Link("none", 1.0, 0.0)  # one device talks to nobody
-    near = _link(inside) if inside is not None else alone
-    return Cluster(spec, devices, per_node, near, near if inter is None else _link(inter))
+    near = link(inside) if inside is not None else alone
+    return Cluster(spec, devices, per_node, near, near if inter is None else link(inter))
 
 
 def rates(device: Device, dtype: str, efficiency: float | None = None) -> Rates:
@@ -94,7 +94,3 @@ def rates(device: Device, dtype: str, efficiency: float | None = None) -> Rates:
     return Rates(
         promised, promised * efficiency, device.bandwidth * efficiency, device.multiprocessors, efficiency, source
     )
-
-
-def _link(given: str | Link) -> Link:
-    return link(given) if isinstance(given, str) else given

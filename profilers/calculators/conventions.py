@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from ..errors import UsageError
 from ..views.sheet import Grid
@@ -46,6 +47,8 @@ def six_n(
     N are the weights a token meets; `width` is heads x head size. With recomputation the hardware's: under "full" one
     more forward (4/3 of it), under "selective" one more of attention's products.
     """
+    if recompute not in get_args(Recompute):
+        raise UsageError(f"recompute must be one of {', '.join(get_args(Recompute))}, not {recompute!r}")
     attention = 12 * layers * width * sequence
     if recompute == "full":
         return (6 * params + attention) * 4 / 3
@@ -54,7 +57,7 @@ def six_n(
 
 def named(convention: str) -> Convention:
     """The convention of this name; an unknown one is an error that names them all."""
-    if convention not in CONVENTIONS:
+    if not isinstance(convention, str) or convention not in CONVENTIONS:
         raise UsageError(f"no convention is called {convention!r}; type one of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[convention]
 

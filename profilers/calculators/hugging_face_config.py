@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
-
-_LARGEST = 10**9  # of a size: more is no model but a mistake
+from .amounts import LARGEST
 
 
 class Config:
@@ -23,7 +22,7 @@ class Config:
         value = next((self.values[name] for name in names if self.values.get(name) is not None), default)
         if value is None:
             raise UsageError(f"the {self.family} config has no {names[0]!r}; give one that is complete")
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
             shown = repr(value)[:40]
             raise UsageError(
                 f"{names[0]!r} in the {self.family} config must be a whole number of at least {least}, not {shown}"

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..hardware import Device, lookup, peak
 from ..views.sheet import Curve, Figures, Row, Sheet, Shown
 from ..views.units import bandwidth as said_bandwidth, duration, number, percent, rate, three
-from .amounts import whole
+from .amounts import positive, share, whole
 from .architecture import Experts, Transformer
 from .compute import decode_flops, prefill_flops
 from .dtypes import dtype_name, itemsize
@@ -223,9 +223,7 @@ def inference(
         whole(name, count)
     roof = _roof(device, dtype, cache_dtype, compute_dtype, tp, efficiency)
     _decoder(target, tp)
-    if isinstance(prefix_hit, bool) or not 0 <= prefix_hit < 1:
-        raise UsageError(f"prefix_hit is a share from 0 to below 1, and {prefix_hit!r} is not")
-    known = int(prompt * prefix_hit)
+    known = int(prompt * share("prefix_hit", prefix_hit))
     context = prompt + ceil(output / 2)
     decode = decode_pass(target, roof, batch=batch, context=context)
     weights = ceil(sum(count * held.total for count, held in units(target, tp)) * itemsize(dtype))
@@ -276,8 +274,8 @@ def touched(model: Transformer, roof: Roof, tokens: int) -> float:
     read = (table if model.tied else min(rows, table)) + last[1].total
     for each, (count, held) in zip(model.stack, runs, strict=True):
         mlp = each.block.mlp
-        share = touched_experts(mlp.count, mlp.active, tokens) / mlp.count if isinstance(mlp, Experts) else 0.0
-        read += count * (held.dense.total + share * held.experts.total)
+        used = touched_experts(mlp.count, mlp.active, tokens) / mlp.count if isinstance(mlp, Experts) else 0.0
+        read += count * (held.dense.total + used * held.experts.total)
     return read * itemsize(roof.dtype)
 
 
@@ -311,10 +309,10 @@ def _pass(roof: Roof, flops: float, moved: float) -> Pass:
 
 
 def _roof(device: str | Device, dtype: str, cache: str | None, compute: str | None, tp: int, efficiency: float) -> Roof:
-    spec = lookup(device) if isinstance(device, str) else device
+    spec = lookup(device)
     if spec.bandwidth is None:
         raise UsageError(f"the memory bandwidth of {spec.name} is not known; give a Device with bandwidth=")
-    if isinstance(efficiency, bool) or not isinstance(efficiency, int | float) or not 0 < efficiency <= 1:
+    if positive("efficiency", efficiency) > 1:
         raise UsageError(f"efficiency is a share above 0 and up to 1, and {efficiency!r} is not")
     weights = dtype_name(dtype)
     products = dtype_name(compute) if compute else "bfloat16" if itemsize(weights) < 1 else weights

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from ..errors import UsageError
+from .amounts import flag
 
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zero-bubble"]
 
@@ -36,6 +37,7 @@ class Layout:
                 isinstance(value, bool) or not isinstance(value, int) or value < least
             ):
                 raise UsageError(f"{field.name} must be a whole number of at least {least}, and {value!r} is not")
+        flag("sequence_parallel", self.sequence_parallel)
         if self.zero > 3:
             raise UsageError(f"ZeRO has stages 0 to 3, not {self.zero}")
         if (self.dp * self.cp) % self.ep:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,17 @@ class Link:
     confidence: str = ""  # "high" | "medium" | "low"
 
     def __post_init__(self) -> None:
-        if not self.bandwidth > 0 or self.latency < 0:
+        if not (0 < self.bandwidth < inf and 0 <= self.latency < inf):
             raise UsageError(
                 f"link {self.name!r} has {self.bandwidth!r} B/s and {self.latency!r} s latency; "
                 "give a bandwidth above 0 and a latency of at least 0"
             )
 
 
-def link(name: str) -> Link:
-    """A link by its name: "NVLink4", "InfiniBand-HDR", "ib ndr", "PCIe4"."""
+def link(name: str | Link) -> Link:
+    """A link by its name: "NVLink4", "InfiniBand-HDR", "ib ndr", "PCIe4". A `Link` is its own."""
+    if isinstance(name, Link):
+        return name
     row = _index().get(_key(name))
     if row is None:
         near = difflib.get_close_matches(_key(name), _index(), n=3, cutoff=0.5)

@@ -25,7 +25,7 @@ from ..hardware import Device, lookup
 from ..views.sheet import Bars, Figures, Row, Sheet, Shown
 from ..views.units import bandwidth, percent, size
 from .activations import FP32, Kernels
-from .amounts import whole
+from .amounts import flag, share, whole
 from .architecture import Transformer
 from .dtypes import dtype_name, itemsize
 from .layout import Layout
@@ -129,8 +129,8 @@ class MemoryEstimate(Shown):
         against = f"{both(self.usable)} of {self.device.name} beside {percent(self.headroom)} headroom"
         if self.fits:
             return f"fits: {both(self.total)} of {against}"
-        share = percent(getattr(self.parts, largest) / self.total)
-        return f"does not fit: {both(self.total)} is more than {against}; {share} of it is {_said(largest)}"
+        most = percent(getattr(self.parts, largest) / self.total)
+        return f"does not fit: {both(self.total)} is more than {against}; {most} of it is {_said(largest)}"
 
     def sheet(self) -> Sheet:
         s, parts = self.setting, self.parts
@@ -215,6 +215,10 @@ def estimate(
     whole("batch", batch)
     whole("sequence", sequence)
     whole("block", block)
+    if not isinstance(layout, Layout):
+        raise UsageError(f"layout is a Layout, such as Layout(dp=8, zero=3), and {layout!r} is not")
+    for name, given in {"flash": flash, "fused": fused, "dropout": dropout}.items():
+        flag(name, given)
     _known(mode, recompute, optimizer, headroom)
     train, tp = mode == "train", layout.tp
     stored = precision_of(precision or "mixed") if train or isinstance(precision, Precision) else _stored(precision)
@@ -232,7 +236,7 @@ def estimate(
     worst, stage = max(
         ((_parts(model, each, setting, cache), each) for each in every), key=lambda found: found[0].total
     )
-    spec = lookup(device) if isinstance(device, str) else device
+    spec = None if device is None else lookup(device)
     return MemoryEstimate(worst, stage.load.held.total, stage.index, setting, spec, headroom)
 
 
@@ -347,8 +351,7 @@ def _known(mode: str, recompute: str, optimizer: str, headroom: float) -> None:
     ):
         if given not in known:
             raise UsageError(f"{name} must be one of {', '.join(known)}, not {given!r}")
-    if not 0 <= headroom < 1:
-        raise UsageError(f"headroom is a share of the device from 0 to below 1, not {headroom!r}")
+    share("headroom", headroom)
 
 
 def _stored(given: str | None) -> Precision:

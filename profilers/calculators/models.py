@@ -23,9 +23,16 @@ def model(config: Any = None, **sizes: Any) -> Transformer:
         raise UsageError(f"a config has its sizes; leave out {', '.join(sizes)}, or give every size by keyword alone")
     if isinstance(config, Transformer):
         return config
-    if isinstance(config, str) and not (config.endswith(".json") or Path(config).is_dir()):
+    if isinstance(config, str) and not (config.endswith(".json") or _is_folder(config)):
         return preset(config)
     return from_config(config)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # longer than a path may be
+        return False
 
 
 def _built(sizes: dict[str, Any]) -> Transformer:

@@ -277,11 +277,13 @@ def _search(
     given: Any, cluster: Cluster, batch: int, sequence: int, dtype: str, efficiency: float | None, software: str
 ) -> _Search:
     made, dtype = read(given), dtype_name(dtype)
+    if not isinstance(cluster, Cluster):
+        raise UsageError(f"plan needs a cluster, such as cluster('H100-SXM5-80GB', 8), and {cluster!r} is none")
     whole("global_batch", batch)
     whole("sequence", sequence)
     if made.encoder is not None:
         raise UsageError(f"{made.name} has an encoder and a decoder, and plan lays out one stack; give one of them")
-    if software not in SOFTWARE:
+    if not isinstance(software, str) or software not in SOFTWARE:
         raise UsageError(f"software must be one of {', '.join(map(repr, SOFTWARE))}, not {software!r}")
     return _Search(made, cluster, batch, sequence, dtype, rates(cluster.device, dtype, efficiency), SOFTWARE[software])
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from ..errors import UsageError
-from .amounts import whole
+from .amounts import LARGEST, whole
 from .architecture import MLP, Attention, Block, Experts, Latent, Repeated, Transformer
 
 MOST_LAYERS = 100_000
@@ -67,8 +67,6 @@ def build(
     for what, size in {"hidden": hidden, "layers": layers, "heads": heads}.items():
         whole(what, size)
     _check({name: value for name, value in given.items() if name != "rest"})
-    if layers > MOST_LAYERS:
-        raise UsageError(f"layers={layers} is more than a model has; give at most {MOST_LAYERS:,}")
     if kv_rank is None and head_dim is None and hidden % heads:
         raise UsageError(
             f"hidden={hidden} is not divisible by heads={heads}; give a head_dim, or another number of heads"
@@ -119,20 +117,32 @@ def _check(given: Mapping[str, Any]) -> None:
         kind = KEYWORDS.get(name)
         if kind is None:
             raise UsageError(f"no size is called {name}; the ones there are: {', '.join(KEYWORDS)}")
-        if value is None:
+        if value is None and "None" in kind:
             continue
+        if kind == "str" and not isinstance(value, str):
+            raise UsageError(f"{name} must be a text, and {value!r} is not")
         if kind.startswith("bool") and not isinstance(value, bool):
             raise UsageError(f"{name} must be True or False, and {value!r} is not")
-        if kind in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise UsageError(f"{name} must be a whole number of at least 0, and {value!r} is not")
-        if (
-            "[int" in kind
-            and not isinstance(value, list | tuple)
-            and not (name == "dense_layers" and type(value) is int)
-        ):
-            raise UsageError(f"{name} must be a list of whole numbers, and {value!r} is not")
+        if "int" in kind:
+            _check_wholes(name, kind, value)
         if kind.startswith("Literal") and repr(value) not in kind:
             raise UsageError(f"{name} must be one of {kind.removeprefix('Literal')}, not {value!r}")
+
+
+def _check_wholes(name: str, kind: str, value: Any) -> None:
+    """One size, or where the annotation has a list, several; of windows some may be None."""
+    if "[int" in kind and isinstance(value, list | tuple):
+        sizes = [each for each in value if each is not None or "[int | None" not in kind]
+    elif "[int" in kind and not kind.startswith("int"):
+        raise UsageError(f"{name} must be a list of whole numbers, and {value!r} is not")
+    else:
+        sizes = [value]
+    most = MOST_LAYERS if name in ("layers", "encoder_layers", "dense_layers") else LARGEST
+    for each in sizes:
+        if isinstance(each, bool) or not isinstance(each, int) or each < 0:
+            raise UsageError(f"{name} must be a whole number of at least 0, and {each!r} is not")
+        if each > most:
+            raise UsageError(f"{name} is more than a model has; give at most {most:,}")
 
 
 def _with_encoder(decoder: Transformer, layers: int) -> Transformer:

@@ -60,7 +60,7 @@ def precision(given: str | Precision) -> Precision:
     """By name; a dtype's short form is also one."""
     if isinstance(given, Precision):
         return given
-    found = PRECISIONS.get(given)
+    found = PRECISIONS.get(str(given))
     if found is not None:
         return found
     try:

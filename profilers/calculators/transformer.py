@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..hardware import Device
 from ..views.sheet import Bars, Figures, Row, Sheet, Shown
 from ..views.units import percent, three
-from .amounts import whole
+from .amounts import positive, whole
 from .architecture import Transformer
 from .compute import Flops, Training, decode_flops, forward_flops, prefill_flops, training_flops
 from .conventions import compared, flops_per_token, named
@@ -185,6 +185,8 @@ def transformer(
     costs = {"power_w": power_w, "pue": pue, "kg_per_kwh": kg_per_kwh, "price_per_device_hour": price_per_device_hour}
     if tokens is None and any(each is not None for each in costs.values()):
         raise UsageError("energy, CO2e and cost are of a whole run; give its tokens= as well")
+    if tokens is not None:
+        positive("tokens", tokens)
     if tokens is not None and used is None:
         raise UsageError(
             "a run's time needs its speed; give mfu=, tokens_per_second= or iteration_seconds=, and a device"

@@ -74,7 +74,7 @@ def peak_of(device: Device | str | None, dtype: str = "bfloat16", flops: float |
         raise UsageError(
             "a share of peak needs a peak: give a device, such as device='H100-SXM5-80GB', or peak= in FLOP/s"
         )
-    found = lookup(device) if isinstance(device, str) else device
+    found = lookup(device)
     return Peak(peak(found, dtype), dtype, f"{found.name}, {found.peak_source}")
 
 
@@ -153,12 +153,13 @@ def utilization_of(
     **measured,
 ) -> Utilization:
     """`utilization` of a model: its FLOP a token by a named convention; `batch` sequences make an iteration."""
+    whole("sequence", sequence)
     count = named(convention).per_token
     return utilization(
         count(model, sequence, "none"),
         peak,
         hardware_flops_per_token=count(model, sequence, recompute),
-        tokens_per_iteration=None if batch is None else batch * sequence,
+        tokens_per_iteration=None if batch is None else whole("batch", batch) * sequence,
         convention=convention,
         **measured,
     )
