@@ -2,7 +2,7 @@
 # make test            every test of the foundation; `make lint` is a part of it
 # make lab             JupyterLab on the quickstart
 # make lint            ruff and pyright
-# make soak            the exhaustive tests: 2,000 spoiled traces, every alternative of what `make test` samples
+# make soak            the exhaustive tests, such as 2,000 spoiled traces
 # make bench           the benchmarks, each with its targets
 # make test-notebooks  the courseware, executed
 # make gpu             GPU tests and benchmarks, by PYTHON's torch and pytest
