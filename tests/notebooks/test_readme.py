@@ -48,7 +48,7 @@ def test_python_is_python_and_its_magics_are_understood(code: str):
 
 def test_commands_are_understood():
     lines = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
-    assert len(lines) == 9
+    assert len(lines) == 12
     for line in lines:
         prog, *words = shlex.split(line)
         assert parse(words, prog).verb.name in verbs.NAMES
