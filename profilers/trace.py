@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import UsageError
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
-from .traces.dialects import Kind, kind, known
+from .traces.dialects import PROCESSES, Kind, kind, known
 from .traces.events_json import Args, Event, EventStream, ShapedArgs
 from .traces.sources import Progress, Source
 
@@ -88,6 +88,8 @@ def read(path: str | Path, progress: Progress | None = None, shapes: bool = Fals
         columns = _Columns(shapes)
         for events in stream.batches():
             columns.add(events)
+        if stream.is_list and stream.unreadable and not stream.events:
+            raise UsageError("this is no trace, nothing in its list is an event: pass what export_chrome_trace wrote")
         return columns.trace(str(path), stream)
     except OSError as error:
         raise UsageError(f"{path.name} cannot be read: {error.strerror or error}") from None
@@ -174,6 +176,7 @@ class _Columns:
             columns.append(np.concatenate([p[i] for p in self._pieces] or [empty[i]]))
         self._pieces.clear()
         name, category, lane, start, end, correlation, external, group, call = columns
+        category = self._by_process(category, lane)
         categories = [c or "" for c in self._categories]
         pairs, inverse = np.unique(category.astype(np.int64) * len(self._names) + name, return_inverse=True)
         names = tuple(self._names)
@@ -203,6 +206,15 @@ class _Columns:
             tuple(f"{c} ({n:,} events)" for c, n in counts.most_common() if n and not known(c)),
             tuple(self._warnings(stream)),
         )
+
+    def _by_process(self, category: np.ndarray, lane: np.ndarray) -> np.ndarray:
+        """Events without a category get the one their process stands for."""
+        for process, meant in PROCESSES.items():
+            lanes = [code for (pid, _), code in self._lanes.items() if pid == process]
+            if lanes and None in self._categories:
+                bare = (category == self._categories[None]) & np.isin(lane, lanes)
+                category = np.where(bare, self._categories[meant], category)
+        return category
 
     def _warnings(self, stream: EventStream) -> Iterable[str]:
         yield from stream.losses

@@ -33,6 +33,7 @@ HOST = {
     "cuda_sync": Kind.WAIT,
     "gpu_user_annotation": Kind.OTHER,
 }
+PROCESSES = {"CPU functions": "cpu_op", "CUDA functions": "kernel"}  # the autograd profiler writes no categories
 KNOWN = {"", "trace", "ac2g", "async", "async_cpu_to_gpu", "async_gpu", "fwdbwd", "overhead", "cpu_instant_event",
          "cuda_profiler_range", "gpu_user_annotation", "critical_path", "python_function_call", "__metadata"}  # fmt: skip
 WAITING = re.compile(r"event_(wait|record)$|.*(Stream Sync|Event Sync|Context Sync|Stream Wait Event)$")  # MTIA; CUPTI

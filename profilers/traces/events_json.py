@@ -89,12 +89,13 @@ class EventStream:
     def __init__(self, source: Source, shapes: bool = False) -> None:
         self._strict, self._strict_one = _DECODERS[shapes]
         self.header: dict[str, Any] = {}
-        self.unreadable = 0  # events
+        self.events = 0
+        self.unreadable = 0  # further events
         self.mended = False
         self.missing_end = 0  # bytes after the last whole event
         self._source = source
         self._ended = False
-        self._list = False
+        self.is_list = False
         self._rest = b""
 
     @property
@@ -103,7 +104,7 @@ class EventStream:
         said = [self._source.loss] if self._source.loss else []
         if self.missing_end:
             said.append(f"the file ends in the middle of an event: its last {self.missing_end:,} bytes are lost")
-        elif not self._ended and not self._list and not said:
+        elif not self._ended and not self.is_list and not said:
             said.append("the file is cut off after its last event")
         if self.unreadable:
             said.append(f"{self.unreadable:,} events could not be read")
@@ -127,7 +128,7 @@ class EventStream:
                 self.missing_end = len(buffer.strip(b" \t\r\n,"))
                 break
             buffer = self._rest
-        self.header = {} if self._list else _header(head, (self._rest if self._ended else b"") + tail)
+        self.header = {} if self.is_list else _header(head, (self._rest if self._ended else b"") + tail)
 
     # -- where the events begin -----------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class EventStream:
         for block in blocks:
             buffer = (buffer + block).removeprefix(b"\xef\xbb\xbf")
             if buffer[:64].lstrip()[:1] == b"[":
-                self._list = True
+                self.is_list = True
                 return b"", buffer.lstrip()[1:]
             if found := HEAD.search(buffer):
                 return buffer[: found.start()], buffer[found.end() :]
@@ -197,6 +198,7 @@ class EventStream:
             yield len(buffer)
 
     def _leave(self, buffer: bytes, cut: int, events: list[Event]) -> list[Event]:
+        self.events += len(events)
         rest = buffer[cut:].lstrip(b" \t\r\n,")
         if rest[:1] == b"]":
             self._ended = True

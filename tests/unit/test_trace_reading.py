@@ -69,6 +69,20 @@ def test_begin_and_end_events_make_one(tmp_path):
     assert any("1 events begin and never end" in w for w in trace.warnings)
 
 
+def test_the_autograd_profiler_has_processes_for_categories(tmp_path):
+    """torch.autograd.profiler's own export: a list, no categories, and in old versions kernels under "CUDA functions"."""
+    row = {"ph": "X", "args": {}}
+    events = [
+        {**row, "name": "aten::mm", "ts": 100.5, "dur": 20.25, "tid": 1, "pid": "CPU functions"},
+        {"name": "aten::mm", "ph": "s", "ts": 100.5, "tid": 1, "pid": "CPU functions", "id": 0, "cat": "cpu_to_cuda"},
+        {**row, "name": "sgemm", "ts": 110, "dur": 30, "tid": 0, "pid": "CUDA functions"},
+        {**row, "name": "aten::add", "ts": 150, "dur": 1, "tid": " node_id:1, thread_id:2 ", "pid": "CPU functions"},
+    ]
+    trace = reread(tmp_path, json.dumps(events).encode())
+    found = [(Kind(k).name, int(a), int(b)) for k, a, b in zip(trace.kind, trace.start, trace.end, strict=True)]
+    assert found == [("OPERATOR", 100_500, 120_750), ("COMPUTE", 110_000, 140_000), ("OPERATOR", 150_000, 151_000)]
+
+
 # -- time ----------------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +222,7 @@ def test_one_bad_event_costs_no_other(tmp_path, odd):
         (b"\x00" * 100, "not JSON"),
         (b'{"schema":"1.0","nodes":[{"id":1}]}', "execution trace"),
         (b'{"a":[1,2,3]}', "traceEvents"),
+        (b"[[0, 1, [2, 3], 4], [5, 6, [7, 8], 9]]", "nothing in its list"),  # a memory timeline
         (b"\x1f\x8b nonsense", "damaged"),
     ],
 )
