@@ -112,14 +112,14 @@ class _Columns:
         self._calls = _Codes({(): 0})
         self._shapes = shapes
         self._pieces: list[tuple[np.ndarray, ...]] = []
-        self._open: dict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)  # of "B", by lane
+        self._open: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)  # of "B", by lane
         self._scale = 0  # ns in the unit of the file; 0: not known yet
         self._skipped = 0
 
     def add(self, events: list[Event]) -> None:
         whole = [e for e in events if e.ph == "X"]
-        if self._scale == 0 and whole:
-            self._scale = 1 if in_nanoseconds([e.ts for e in whole[:64]]) else 1000
+        if self._scale == 0 and (first := [e.ts for e in events if e.ph in ("X", "B")][:64]):
+            self._scale = 1 if in_nanoseconds(first) else 1000
         if whole:
             start = nanoseconds([e.ts for e in whole], self._scale)
             self._append(whole, start, lengths([e.dur for e in whole], self._scale))
@@ -157,24 +157,27 @@ class _Columns:
 
     def _pair(self, halves: list[Event]) -> None:
         """Chrome's other way to say it: a begin, and later an end on the same thread."""
-        times = nanoseconds([e.ts for e in halves], self._scale or 1000)
+        times = nanoseconds([e.ts for e in halves], self._scale or 1000)  # ends alone may come first
+        rows = []
         for event, time in zip(halves, times.tolist(), strict=True):
             lane = self._lanes[event.pid, event.tid]
             if time == INVALID:
                 self._skipped += 1
             elif event.ph == "B":
-                self._open[lane].append((self._names[event.name], self._categories[event.cat], lane, time, -1))
+                self._open[lane].append((self._names[event.name], self._categories[event.cat], lane, time))
             elif self._open[lane]:
-                name, category, _, began, _ = self._open[lane].pop()
-                row = (name, category, lane, began, max(began, time), -1, -1, 0, 0)
-                self._pieces.append(tuple(np.array([v], t) for v, t in zip(row, _TYPES, strict=True)))
+                *begun, began = self._open[lane].pop()
+                rows.append((*begun, began, max(began, time), -1, -1, 0, 0))
+        if rows:
+            columns = zip(*rows, strict=True)
+            self._pieces.append(tuple(np.array(c, t) for c, t in zip(columns, _TYPES, strict=True)))
 
     def trace(self, path: str, stream: EventStream) -> Trace:
-        empty = tuple(np.empty(0, t) for t in _TYPES)
-        columns = []
-        for i in range(len(_TYPES)):  # one by one, so that no two are in memory twice
-            columns.append(np.concatenate([p[i] for p in self._pieces] or [empty[i]]))
+        pieces = list(zip(*self._pieces, strict=True)) or [(np.empty(0, t),) for t in _TYPES]
         self._pieces.clear()
+        columns = []
+        while pieces:  # so that no two columns are in memory twice
+            columns.append(np.concatenate(pieces.pop(0)))
         name, category, lane, start, end, correlation, external, group, call = columns
         category = self._by_process(category, lane)
         categories = [c or "" for c in self._categories]

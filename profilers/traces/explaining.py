@@ -1,8 +1,8 @@
 """From a trace to where the time of its device went: busy by class, idle by cause, both to the nanosecond.
 
-The rules are those of the live profile (`../idle.py`, `../busy.py`), and so is the code; a trace only has to be given the
-form they take. The device is the union of all streams, from its first work to the end of its last. In a trace without a
-device the loop's thread is the device, and its operators are the work.
+The rules are those of the live profile: `../busy.py` itself where a CPU is the device, and for the gaps of another device
+what `../idle.py` says, in columns (`gaps.py`). The device is the union of all streams, from its first work to the end of
+its last. In a trace without a device the loop's thread is the device, and its operators are the work.
 """
 
 from __future__ import annotations

@@ -53,16 +53,19 @@ def test_every_dialect_tells_the_same_story(tmp_path, dialect):
     assert [w for w in trace.warnings if "nanoseconds" not in w] == []
 
 
-def test_begin_and_end_events_make_one(tmp_path):
+@pytest.mark.parametrize(("origin", "unit"), [(0, 1), (1_724_411_645_095_118_000, 1000)], ids=["us", "ns since 1970"])
+def test_begin_and_end_events_make_one(tmp_path, origin, unit):
     halves = [
-        {"ph": "B", "cat": "cpu_op", "name": "outer", "pid": 1, "tid": 1, "ts": 10},
-        {"ph": "B", "cat": "cpu_op", "name": "inner", "pid": 1, "tid": 1, "ts": 12},
-        {"ph": "E", "pid": 1, "tid": 1, "ts": 15},
-        {"ph": "E", "pid": 1, "tid": 1, "ts": 20},
-        {"ph": "B", "cat": "cpu_op", "name": "never ends", "pid": 1, "tid": 2, "ts": 20},
+        {"ph": "E", "pid": 1, "tid": 1, "ts": origin},  # of what began before the recording
+        {"ph": "B", "cat": "cpu_op", "name": "outer", "pid": 1, "tid": 1, "ts": origin + 10 * unit},
+        {"ph": "B", "cat": "cpu_op", "name": "inner", "pid": 1, "tid": 1, "ts": origin + 12 * unit},
+        {"ph": "E", "pid": 1, "tid": 1, "ts": origin + 15 * unit},
+        {"ph": "E", "pid": 1, "tid": 1, "ts": origin + 20 * unit},
+        {"ph": "B", "cat": "cpu_op", "name": "never ends", "pid": 1, "tid": 2, "ts": origin + 20 * unit},
     ]
     trace = reread(tmp_path, document(halves))
-    assert [(trace.names[n], a, b) for n, a, b in zip(trace.name, trace.start, trace.end, strict=True)] == [
+    times = zip(trace.name, trace.start - origin, trace.end - origin, strict=True)
+    assert [(trace.names[n], a, b) for n, a, b in times] == [
         ("outer", 10_000, 20_000),
         ("inner", 12_000, 15_000),
     ]
