@@ -43,8 +43,8 @@ def from_config(config: Any, architecture: str | None = None) -> Transformer:
 def _values(config: Any) -> tuple[Mapping[str, Any], str]:
     if isinstance(config, str | Path):
         path = Path(config)
-        path = path / "config.json" if path.is_dir() else path
         try:
+            path = path / "config.json" if path.is_dir() else path
             if path.stat().st_size > _LONGEST or not path.is_file():
                 raise UsageError(f"{str(path)!r} is no config.json: it is no file, or too long for one")
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from .dtypes import dtype_name, itemsize
 from .kv_cache import kv_cache
 from .memory import HEADROOM, both, gb
 from .models import model as model_of
-from .shards import check_divisible, units
+from .shards import check_divisible, tied_copy, units
 from .speculation import expected_tokens, speculative_speedup
 
 BLOCK = 16  # tokens of cache that are reserved at a time (vLLM)
@@ -270,8 +270,8 @@ def touched(model: Transformer, roof: Roof, tokens: int) -> float:
     """Bytes of weights that a pass over so many tokens reads on one device: rows of the embedding, experts in demand."""
     first, *runs, last = units(model, roof.tp)
     rows = tokens * model.hidden / roof.tp  # each is on one of the devices
-    table = first[1].total
-    read = (table if model.tied else min(rows, table)) + last[1].total
+    product = tied_copy(model, roof.tp).total  # the logits read all of a tied table, and nothing the positions'
+    read = product + min(rows, first[1].total - product) + last[1].total
     for each, (count, held) in zip(model.stack, runs, strict=True):
         mlp = each.block.mlp
         used = touched_experts(mlp.count, mlp.active, tokens) / mlp.count if isinstance(mlp, Experts) else 0.0
@@ -338,6 +338,8 @@ def _speculate(
     decode: Pass,
 ) -> Speculation | None:
     if draft is None:
+        if acceptance is not None:
+            raise UsageError("acceptance is of a draft model; give draft= as well, such as a smaller preset")
         return None
     if acceptance is None:
         raise UsageError("a draft model needs acceptance=, the chance that the target takes its token")

@@ -18,7 +18,7 @@ from .sizes import build
 def preset(name: str) -> Transformer:
     """A published model by its name, in any case and with or without its maker: "Llama-3-8B", "meta-llama/llama-3-8b"."""
     known = _index()
-    row = known.get(_key(name))
+    row = known.get(_key(name)) or known.get(_key(str(name).replace("/", "-")))  # "ViT-B/16" has no maker
     if row is None and _key(name).startswith("resnet"):
         raise UsageError(
             f"{name} is no transformer; count it by convolutions.resnet({name!r}), or live with flops(model)"

@@ -117,6 +117,10 @@ def utilization(
     if name == "tokens_per_second":
         speed, limit = value, f"at most {fastest:,.0f}, of all devices together"
     elif name == "iteration_seconds":
+        if tokens_per_iteration is None:
+            raise UsageError(
+                "iteration_seconds needs tokens_per_iteration as well; with a model give batch=, the sequences of all devices"
+            )
         tokens = positive("tokens_per_iteration", tokens_per_iteration)
         speed, limit = tokens / value, f"at least {three(tokens / fastest)} for {tokens:,.0f} tokens of all devices"
     elif name == "flops_per_second":

@@ -91,6 +91,9 @@ def _may_be(keyword: str, junk: Any) -> bool:
         (lambda: Layout(sequence_parallel="no"), "sequence_parallel must be True or False"),  # type: ignore[arg-type]
         (lambda: Link("mine", math.inf, 0.0), "bandwidth above 0"),
         (lambda: Link("mine", 1e9, math.nan), "latency"),
+        (lambda: studio.mfu("gpt2", sequence=64, device=H100, iteration_seconds=1), "give batch="),
+        (lambda: studio.transformer("x" * 5000 + ".json"), "cannot read"),
+        (lambda: studio.transformer("x" * 5000), "no preset"),
         (lambda: studio.cluster(H100, 8, intra=""), "no link is called ''"),
     ],
 )

@@ -170,6 +170,12 @@ def test_every_figure_names_its_peak_and_source_in_80_columns():
         assert said in " ".join(text.split()), said
 
 
+def test_a_tied_head_reads_its_table_and_no_other_positions():
+    """By hand: GPT-2's 124,439,808 parameters, of whose 1,024 rows of positions a token needs its own; and its cache."""
+    read = 2 * (124_439_808 - 1_024 * 768 + 768) + 2 * 12 * 768 * 2 * (512 + 32)
+    assert inference("gpt2", H100, prompt=512, output=64).decode.bytes == read
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -184,6 +190,7 @@ def test_every_figure_names_its_peak_and_source_in_80_columns():
         (dict(efficiency=1.2), "1.2"),
         (dict(prefix_hit=1.0), "prefix_hit"),
         (dict(draft="llama-3.2-1b"), "acceptance="),
+        (dict(acceptance=0.5), "give draft="),
         (dict(draft="llama-3.2-1b", acceptance=2), "2"),
         (dict(cache_dtype="fp12"), "fp12"),
         (dict(device=Device("mine", "cuda", 10**9, {"bfloat16": 1e12})), "bandwidth"),

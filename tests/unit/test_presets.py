@@ -101,3 +101,7 @@ def test_a_name_may_have_its_maker_and_any_case():
 def test_an_unknown_name_is_told_its_neighbours_and_never_becomes_one():
     with pytest.raises(UsageError, match="llama-3-8b"):
         preset("llama-3-9b")
+
+
+def test_a_slash_may_be_a_maker_or_part_of_the_name():
+    assert preset("ViT-B/16") == preset("google/vit-b-16") == preset("vit-b-16")
