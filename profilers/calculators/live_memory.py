@@ -115,6 +115,7 @@ def measure(
     args, kwargs = given(model, inputs, kwargs)
     parameters = list(model.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
+    found = _without_data(model, args, kwargs, backward, BLOCK if device.type == "cuda" else 1)
     states, name = _optimizer(model, optimizer) if backward else (0, "none: a forward alone")
     return LiveMemory(
         model=type(model).__name__,
@@ -126,7 +127,7 @@ def measure(
         optimizer=states,
         optimizer_name=name,
         allocator=_for_real(model, args, kwargs, backward, device.type) if run else None,
-        **_without_data(model, args, kwargs, backward, BLOCK if device.type == "cuda" else 1),
+        **found,
     )
 
 
@@ -161,9 +162,10 @@ def _bytes(tensors: Iterable[Any]) -> int:
     """Each storage once."""
     import torch
 
-    storages = {
-        id(each.untyped_storage()): each.untyped_storage() for each in tensors if isinstance(each, torch.Tensor)
-    }
+    held = [each for each in tensors if isinstance(each, torch.Tensor)]
+    if any(each.layout is not torch.strided for each in held):
+        raise UsageError("how much a sparse tensor holds depends on values; make gradients dense, such as sparse=False")
+    storages = {id(each.untyped_storage()): each.untyped_storage() for each in held}
     return sum(storage.nbytes() for storage in storages.values())
 
 

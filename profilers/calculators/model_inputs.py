@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .amounts import MOST
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +47,8 @@ def _is_shape(given: Any) -> bool:
     whole = isinstance(given, tuple) and bool(given) and all(type(size) is int for size in given)
     if whole and min(given) < 0:
         raise UsageError(f"{given} has a negative size; give a shape of whole numbers from 0")
+    if whole and prod(given) > MOST:
+        raise UsageError(f"a shape of so many numbers is no input; give one of at most {MOST:,}")
     return whole
 
 

@@ -33,8 +33,9 @@ def flops(
                 f"--inputs are for a model of the notebook, and {found.name} is known by its sizes; type --sequence 2048"
             )
         return transformer(found, batch=batch, sequence=sequence)
-    if sequence is not None:
-        raise UsageError(f"--sequence is for presets and configs; {model[0]} is a live model, so type --inputs x")
+    if sequence is not None or batch != 1:
+        option = "--batch" if sequence is None else "--sequence"
+        raise UsageError(f"{option} is for presets and configs; {model[0]} is a live model, so type --inputs x")
     from ...profilers.calculators.live import flops as count
 
     args, keywords = arguments(inputs)

@@ -40,8 +40,22 @@ def memory(
     found = subject(model, call)
     from ...profilers.calculators.architecture import Transformer
 
+    layout = {"zero": zero, "dp": dp, "tp": tp, "pp": pp, "cp": cp, "ep": ep}
     if not isinstance(found, Transformer):
-        return _live(found, model[0], inputs, run, optimizer, sequence)
+        asked = {
+            "sequence": sequence,
+            "batch": batch != 1,
+            "mode": mode != "train",
+            "device": device,
+            "precision": precision,
+            "recompute": recompute != "none",
+            "no-flash": not flash,
+            **{name: degree != (name != "zero") for name, degree in layout.items()},
+            "micro-batches": micro_batches,
+            "cache-dtype": cache_dtype,
+            "sliders": sliders,
+        }
+        return _live(found, model[0], inputs, run, optimizer, [name for name, given in asked.items() if given])
     if inputs is not None or run:
         raise UsageError(
             f"--inputs and --run are for a live model, and {found.name} is known by its sizes; give --sequence"
@@ -59,12 +73,7 @@ def memory(
         "flash": flash,
         "micro_batches": micro_batches,
         "cache_dtype": cache_dtype,
-        "zero": zero,
-        "dp": dp,
-        "tp": tp,
-        "pp": pp,
-        "cp": cp,
-        "ep": ep,
+        **layout,
     }
     if not sliders:
         return _estimate(found, **settings)
@@ -88,11 +97,13 @@ def _estimate(model: Any, *, zero: Any, dp: int, tp: int, pp: int, cp: int, ep: 
     return estimate(model, layout=Layout(dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, zero=zero), **options)
 
 
-def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, sequence: int | None) -> Any:
+def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, asked: list[str]) -> Any:
     from ...profilers.calculators.live_memory import measure
 
-    if sequence is not None:
-        raise UsageError(f"--sequence is for presets and configs; {name} is a live model, so type --inputs x")
+    if asked:
+        raise UsageError(
+            f"--{asked[0]} is for presets and configs; {name} is a live model, so leave it out: --inputs x"
+        )
     options = {"run": run, **({} if optimizer is None else {"optimizer": optimizer})}
     args, keywords = arguments(inputs)
     return measure(model, *args, **keywords, **options)

@@ -79,6 +79,16 @@ def test_a_module_with_a_config_is_known_by_its_sizes():
         ("transformer nobody-has-this", "no preset is called 'nobody-has-this'"),
         ("flops gpt2 --inputs net", "known by its sizes"),
         ("flops net --sequence 12", "live model"),
+        ("flops net --inputs (3,8) --batch 7", "--batch is for presets"),
+        ("memory net --inputs (3,8) --batch 7", "--batch is for presets"),
+        ("memory net --inputs (3,8) --zero 3 --dp 8", "--zero is for presets"),
+        ("memory net --inputs (3,8) --tp 2", "--tp is for presets"),
+        ("memory net --inputs (3,8) --mode inference", "--mode is for presets"),
+        ("memory net --inputs (3,8) --device H100-SXM5-80GB", "--device is for presets"),
+        ("memory net --inputs (3,8) --no-flash", "--no-flash is for presets"),
+        ("memory sparse --inputs (1,2)", "sparse tensor"),
+        ("memory lazy --inputs (1,2)", "run a lazy one once"),
+        ("flops net --inputs (99999999999999999999,8)", "is no input"),
         ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tokens-per-second 1e9", "of the peak"),
         ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB", "give exactly one of"),
         ("mfu llama-3-8b --sequence 8192 --device H1000 --tokens-per-second 1", "no spec for device 'H1000'"),
@@ -88,7 +98,8 @@ def test_a_module_with_a_config_is_known_by_its_sizes():
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(line, says):
-    assert says in refused(line, net=PERCEPTRON, number=3)
+    sparse, lazy = torch.nn.Embedding(9, 4, sparse=True), torch.nn.LazyLinear(4)
+    assert says in refused(line, net=PERCEPTRON, number=3, sparse=sparse, lazy=lazy)
 
 
 def test_flops_of_an_object_are_those_of_its_layers():
