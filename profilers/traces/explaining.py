@@ -197,17 +197,18 @@ def _many_devices(trace: Trace, work: np.ndarray) -> list[str]:
 
 
 def _on_thread(trace: Trace, lane: int) -> Explained:
-    """The loop's thread as the device: within its steps if there are any, else from its first operator to its last."""
+    """The loop's thread as the device: within its steps if there are any, else from its first operator to the last work."""
     mine = np.flatnonzero((trace.lane == lane) & np.isin(trace.kind, OPERATORS) & (trace.end > trace.start))
     steps = trace.steps()
     if not len(mine) and not steps:
         nothing = ["no event of this trace is work: neither a device's nor an operator"]
         return _account(trace, "none", (0, 0), {"busy_ns": 0, **_NO_WORK}, Counter(), nothing)
+    pending = _collectives_elsewhere(trace, lane)
     if steps:
         t0, t1 = steps[0][1], max(end for _, _, end in steps)
-    else:
-        t0, t1 = int(trace.start[mine[0]]), int(trace.end[mine].max())
-    pending = clip(_collectives_elsewhere(trace, lane), t0, t1)
+    else:  # the last thing a loop does may be to wait
+        t0, t1 = int(trace.start[mine[0]]), int(max(trace.end[mine].max(), pending[1].max(initial=0)))
+    pending = clip(pending, t0, t1)
     edges = np.stack(pending, 1).ravel().tolist()
     compiling, collecting = (
         Spans(zip(*(s.tolist() for s in spans(trace, lane, pattern)), strict=True))
