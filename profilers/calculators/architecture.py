@@ -153,6 +153,13 @@ class Transformer:
     def layers(self) -> int:
         return sum(each.count for each in self.stack)
 
+    def reaches(self, sequence: int) -> None:
+        """Refuse a sequence longer than the learned positions, past which the model cannot run."""
+        if self.positions and sequence > self.positions:
+            raise UsageError(
+                f"{self.name} has learned {self.positions:,} positions; give a sequence of at most so many"
+            )
+
     def blocks(self) -> Iterator[Block]:
         """Every layer's block, first to last."""
         for each in self.stack:

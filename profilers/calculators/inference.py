@@ -223,6 +223,7 @@ def inference(
         whole(name, count)
     roof = _roof(device, dtype, cache_dtype, compute_dtype, tp, efficiency)
     _decoder(target, tp)
+    target.reaches(prompt + output)
     known = int(prompt * share("prefix_hit", prefix_hit))
     context = prompt + ceil(output / 2)
     decode = decode_pass(target, roof, batch=batch, context=context)

@@ -215,6 +215,7 @@ def estimate(
     whole("batch", batch)
     whole("sequence", sequence)
     whole("block", block)
+    model.reaches(sequence)
     if not isinstance(layout, Layout):
         raise UsageError(f"layout is a Layout, such as Layout(dp=8, zero=3), and {layout!r} is not")
     for name, given in {"flash": flash, "fused": fused, "dropout": dropout}.items():

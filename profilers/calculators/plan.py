@@ -281,6 +281,7 @@ def _search(
         raise UsageError(f"plan needs a cluster, such as cluster('H100-SXM5-80GB', 8), and {cluster!r} is none")
     whole("global_batch", batch)
     whole("sequence", sequence)
+    made.reaches(sequence)
     if made.encoder is not None:
         raise UsageError(f"{made.name} has an encoder and a decoder, and plan lays out one stack; give one of them")
     if not isinstance(software, str) or software not in SOFTWARE:

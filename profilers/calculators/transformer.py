@@ -159,8 +159,7 @@ def transformer(
     """
     known = named_model(config, **sizes)
     length = min(known.context or USUAL_SEQUENCE, USUAL_SEQUENCE) if sequence is None else whole("sequence", sequence)
-    if known.positions and length > known.positions:
-        raise UsageError(f"{known.name} has learned {known.positions:,} positions; give a sequence of at most so many")
+    known.reaches(length)
     rates = {
         "tokens_per_second": tokens_per_second,
         "iteration_seconds": iteration_seconds,

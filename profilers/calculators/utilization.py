@@ -157,7 +157,7 @@ def utilization_of(
     **measured,
 ) -> Utilization:
     """`utilization` of a model: its FLOP a token by a named convention; `batch` sequences make an iteration."""
-    whole("sequence", sequence)
+    model.reaches(whole("sequence", sequence))
     count = named(convention).per_token
     return utilization(
         count(model, sequence, "none"),

@@ -94,6 +94,10 @@ def _may_be(keyword: str, junk: Any) -> bool:
         (lambda: studio.mfu("gpt2", sequence=64, device=H100, iteration_seconds=1), "give batch="),
         (lambda: studio.transformer("x" * 5000 + ".json"), "cannot read"),
         (lambda: studio.transformer("x" * 5000), "no preset"),
+        (lambda: studio.memory("gpt2", sequence=1025), "1,024 positions"),
+        (lambda: studio.inference("gpt2", H100, prompt=1024, output=1), "1,024 positions"),
+        (lambda: studio.mfu("gpt2", sequence=1025, device=H100, share=0.4), "1,024 positions"),
+        (lambda: plan(**{**PLAN, "sequence": 1025}), "1,024 positions"),
         (lambda: studio.cluster(H100, 8, intra=""), "no link is called ''"),
     ],
 )
