@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+_ONE_AT_A_TIME = threading.RLock()  # what is switched off meanwhile is off for the whole process
 
 
 class Watcher(Protocol):
@@ -75,6 +78,7 @@ def no_data(model: nn.Module, fakes: Any) -> Iterator[None]:
     from .stand_in import random_state_kept, standing_in
 
     with ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
         stack.enter_context(random_state_kept())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

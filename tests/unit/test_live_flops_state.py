@@ -143,3 +143,18 @@ def test_a_model_larger_than_any_memory():
     count = flops(model, (2**10, 2**20))
     assert count.forward == 4 * 2 * 2**10 * 2**40
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_counts_in_several_threads_leave_torchs_switches_as_they_were():
+    """Witness: torch itself, asked before and after."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def switches():
+        return torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+
+    before = switches()
+    models = [torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(20)]) for _ in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda model: flops(model, (4, 8)).forward, models))
+    assert found == [20 * 2 * 4 * 8 * 8] * 12
+    assert switches() == before
