@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from zlib_ng import zlib_ng as zlib  # zlib's own interface, three times as fast
+try:
+    from zlib_ng import zlib_ng as zlib  # zlib's own interface, three times as fast
+except ImportError:  # a bare GPU box
+    import zlib
 
 from ..errors import UsageError
 
@@ -106,7 +109,7 @@ def _zstandard_stream(file: IO[bytes]) -> tuple[Any, type[Exception] | tuple[typ
         import zstandard
     except ImportError:
         raise UsageError(
-            "a .zst file needs a package that is not installed: pip install zstandard, or unpack it with `unzstd`"
+            "a .zst file needs a package that is not installed: pip install 'mlsys-studio[zst]', or unpack it with `unzstd`"
         ) from None
     return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
         file, read_across_frames=True

@@ -15,6 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("msgspec")
+
 from mutations import MUTATIONS, OURS
 
 from mlsys_studio.profilers.errors import UsageError

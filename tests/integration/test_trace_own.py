@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("msgspec")
+
+
 torch = pytest.importorskip("torch")
 
 from torch.profiler import ProfilerActivity, profile

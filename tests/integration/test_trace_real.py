@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("msgspec")
+
 from test_trace_explaining import by_live_rules
 
 from mlsys_studio.profilers.errors import UsageError

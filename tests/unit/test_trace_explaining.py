@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("msgspec")
+
 from tracefiles import Event, document, x
 
 from mlsys_studio.profilers.events import DeviceEvent, HostEvent

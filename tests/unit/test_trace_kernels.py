@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("msgspec")
+
 from test_trace_explaining import annotation, kernel, launch, operator, some_trace, traced
 from tracefiles import Event, document, story, x
 

@@ -7,6 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("msgspec")
+
 from tracefiles import document, story, x
 
 from mlsys_studio.profilers.errors import UsageError

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("msgspec")
+
 from tracefiles import Event, document, x
 
 pytest.importorskip("torch")
