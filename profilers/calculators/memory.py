@@ -48,7 +48,7 @@ HEADROOM = 0.1  # of a device: what vLLM leaves by default (gpu_memory_utilizati
 _PARTS = {
     "weights": "the device's shard",
     "gradients": "as the backward leaves them",
-    "master": "fp32 copies of weights and gradients",
+    "master": "fp32 copies of the weights, and of gradients where the precision keeps them",
     "optimizer": "states of the optimizer",
     "in_use": "gathered or cast while they are used",
     "activations": "kept for the backward",

@@ -32,6 +32,8 @@ def flops(
             raise UsageError(
                 f"--inputs are for a model of the notebook, and {found.name} is known by its sizes; type --sequence 2048"
             )
+        if forward:
+            raise UsageError(f"{found.name} is known by its sizes, and every pass is shown; leave out --forward")
         return transformer(found, batch=batch, sequence=sequence)
     if sequence is not None or batch != 1:
         option = "--batch" if sequence is None else "--sequence"

@@ -16,6 +16,8 @@ from mlsys_studio.profilers.allocations import (
     account,
     thinned,
 )
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.recording import AT_OWN_RISK, Recording, records_memory
 from mlsys_studio.profilers.timeline import Labels
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -34,6 +36,8 @@ def measured(each=lambda: None, before=None, steps: int = 80) -> MemoryUse:
     optimizer = torch.optim.AdamW(net.parameters())
     x = torch.randn(BATCH, WIDTH)
     kept = before() if before else None
+    if not records_memory():
+        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for _ in range(steps):
             optimizer.zero_grad()
@@ -85,6 +89,8 @@ def test_gradients_that_stay_are_there_all_the_time():
     """Accumulation: no zero_grad in the step, so the gradients never go."""
     net = nn.Linear(WIDTH, WIDTH)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)
+    if not records_memory():
+        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for _ in range(80):
             net(torch.ones(BATCH, WIDTH)).sum().backward()
@@ -100,6 +106,8 @@ def test_on_cuda_the_peak_is_the_allocators_own():
     net = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(4))).cuda()
     optimizer = torch.optim.AdamW(net.parameters())
     kept = torch.zeros(16 * 2**20, device="cuda")
+    if not records_memory():
+        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for step in range(90):
             if step == 10:
@@ -166,3 +174,9 @@ def test_thinning_keeps_the_peak_and_the_order():
     kept = list(thinned(points, 10_000, 100))
     assert len(kept) == 100 and kept == sorted(kept, key=lambda i: i.time)
     assert max(i.total for i in kept) == max(i.total for i in points)
+
+
+def test_memory_is_recorded_only_at_ones_own_risk(monkeypatch):
+    monkeypatch.delenv(AT_OWN_RISK, raising=False)
+    with pytest.raises(UsageError, match=f"switched off.*{AT_OWN_RISK}=1"):
+        Recording(memory=True)
