@@ -142,7 +142,8 @@ def test_an_interrupt_at_any_line_of_ours_leaves_no_profiler_on(every, monkeypat
     """`profiled` looks for hooks and for a profiler left on. Both for a loop that ends by it and one that goes on."""
     short(monkeypatch)
     lines, whole = once(False, memory=records_memory())
-    assert whole is not None and whole.ledger and whole.memory_use and len(lines) > 150
+    assert whole is not None and whole.ledger and len(lines) > 100
+    assert bool(whole.memory_use) == records_memory()
     for number, at in enumerate(lines[::every]):
         once(bool(number % 2), memory=records_memory(), at=at)
     with torch.profiler.profile() as theirs:

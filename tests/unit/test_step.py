@@ -665,10 +665,12 @@ def test_what_recording_met_outlives_the_loops_objects():
                 clock.record()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
+        return weakref.ref(model), weakref.ref(optimizer)
 
     with StepClock() as clock:
-        loop(clock)
-    assert not clock.optimizers and not clock.roots
+        gone = loop(clock)
+    gc.collect()
+    assert [each() for each in gone] == [None, None] and not clock.optimizers
     found = facts(clock, None)
     assert clock.optimizer_bytes == 4 * (16 * 32 + 32 + 32 * 4 + 4)
     assert (found.model, found.optimizer, found.loader) == ("Sequential", "SGD", "TensorDataset")
