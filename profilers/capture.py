@@ -77,9 +77,7 @@ def build(window: Take, shaped: Take | None, clean: Sequence[Step], clock: StepC
         spans={"comm": tuple(seen.collectives)} | {cause: tuple(spans) for cause, spans in clock.spans.items()},
         clean_wall=int(statistics.median([clock.wall(s) for s in clean])) if clean else 0,
         clean_phases=median_phases(clean),
-        optimizer_bytes=sum(
-            p.numel() * p.element_size() for o in clock.optimizers.values() for g in o.param_groups for p in g["params"]
-        ),
+        optimizer_bytes=clock.optimizer_bytes,  # not summed here: the optimizers may be gone
         tf32_matmul=allows_tf32(torch.backends.cuda.matmul),
         tf32_convolution=allows_tf32(getattr(torch.backends.cudnn, "conv", None)),
         notes=tuple(said),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import re
 import sys
@@ -16,6 +17,7 @@ from profiled import profiled, quick  # noqa: F401  quick is a fixture
 from mlsys_studio.profilers import kineto, recorder
 from mlsys_studio.profilers.profile import Profile
 from mlsys_studio.profilers.recording import records_memory
+from mlsys_studio.profilers.step import StepClock
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -80,6 +82,17 @@ def test_the_number_of_steps_that_is_advised_is_enough(steps, monkeypatch):
         with profiled(stacks=True, memory=records_memory()) as run:
             train(mlp(), int(more[1]))
     assert run.profile is not None and run.profile.lines, notes(run.profile)
+
+
+def test_a_capture_knows_the_size_of_an_optimizer_that_is_gone():
+    """Witness: the layers' sizes. `train` makes its optimizer itself, and it dies with the call, before the capture."""
+    follows = recorder.Recorder()
+    with StepClock(follows) as clock:
+        train(mlp(width=32), 60)
+    gc.collect()
+    assert not clock.optimizers
+    found = follows.capture()
+    assert found is not None and found.optimizer_bytes == 4 * (16 * 32 + 32 + 32 * 4 + 4)
 
 
 # -- interrupts --------------------------------------------------------------------------------------------------------
