@@ -128,10 +128,8 @@ def known(clock: StepClock, device: str) -> dict[int, Known]:
     """{pointer: what it is} of parameters, gradients and optimizer state on a device."""
     import torch
 
-    optimizers = list(clock.optimizers.values())
-    parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-    parameters += [p for model in clock.called() for p in torch.nn.Module.parameters(model)]
-    state = (v for o in optimizers for kept in list(o.state.values()) for v in _tensors(kept))
+    parameters = clock.trained() + [p for model in clock.called() for p in torch.nn.Module.parameters(model)]
+    state = (v for o in clock.optimizers.values() for kept in list(o.state.values()) for v in _tensors(kept))
     found = _blocks(state, STATE, device)
     found |= _blocks((p.grad for p in parameters if p.grad is not None), GRADIENTS, device)
     return found | _blocks(parameters, PARAMETERS, device)

@@ -89,7 +89,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 def models(clock: StepClock) -> list[nn.Module]:
     """The models that were called; first the one with most of the optimizers' parameters, not a frozen teacher."""
-    trained = {id(p) for o in clock.optimizers.values() for g in o.param_groups for p in g["params"]}
+    trained = set(map(id, clock.trained()))
     return sorted(clock.called(), key=lambda m: -sum(p.numel() for p in m.parameters() if id(p) in trained))
 
 

@@ -347,8 +347,7 @@ class Recorder:
 
 def model_devices(clock: StepClock) -> set[str]:
     """Where the parameters under the optimizers are; without optimizers, those of the modules that were called."""
-    groups = [g["params"] for o in clock.optimizers.values() for g in o.param_groups]
-    parameters = [p for g in groups for p in g] or [p for m in clock.called() for p in m.parameters()]
+    parameters = clock.trained() or [p for m in clock.called() for p in m.parameters()]
     return {str(p.device) for p in parameters}
 
 

@@ -142,6 +142,10 @@ class StepClock:
     def optimizers(self) -> dict[int, Optimizer]:
         return {id(o): o for o in self._optimizers}
 
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters under the optimizers."""
+        return [p for o in self._optimizers for group in o.param_groups for p in group["params"]]
+
     @property
     def loaders(self) -> list[DataLoader]:
         return list(self._loaders)
@@ -174,8 +178,7 @@ class StepClock:
         self._phases.marks, self.batches = [], []
         self._phases.recording = True
         self._models.begins = self._forward_begins
-        parameters = [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
-        self.optimizer_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        self.optimizer_bytes = sum(p.numel() * p.element_size() for p in self.trained())
         self._look()
         return self._switch(self._phases.current)
 
