@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ..views.sheet import Figures, Grid, Row, Sheet, Shown
-from ..views.units import percent, three
+from ..views.units import flop, percent, three
 from .module_tree import Flops, ModuleFlops
 
 CONVENTION = (
-    "1 multiply-add = 2 FLOP. Matrix products, convolutions and attention count, attention over all pairs, masked or "
+    "1 multiply-add = 2 FLOP, a complex one 8. Matrix products, convolutions and attention count, attention over all pairs, masked or "
     "not; elementwise operators, norms, reductions and copies do not."
 )
 _DEPTH, _MOST_ROWS, _MOST_NAMED = 2, 24, 8
@@ -67,14 +67,14 @@ class FlopCount(Shown):
         )
 
     def _figures(self) -> Iterator[Row]:
-        yield Row("forward", f"{self.forward:,}", f"{flops(self.forward)}; {self.forward // 2:,} MAC")
+        yield Row("forward", f"{self.forward:,}", f"{flop(self.forward)}; {self.forward // 2:,} MAC")
         if self.backward:
             ratio = f", {three(self.backward / self.forward)} times the forward" if self.forward else ""
-            yield Row("backward", f"{self.backward:,}", f"{flops(self.backward)}{ratio}")
-            yield Row("forward + backward", f"{self.model_flops:,}", f"{flops(self.model_flops)}; for MFU")
+            yield Row("backward", f"{self.backward:,}", f"{flop(self.backward)}{ratio}")
+            yield Row("forward + backward", f"{self.model_flops:,}", f"{flop(self.model_flops)}; for MFU")
         if self.recompute:
-            yield Row("recomputed", f"{self.recompute:,}", f"{flops(self.recompute)}, activation checkpointing")
-            yield Row("executed", f"{self.total:,}", f"{flops(self.total)}; for HFU")
+            yield Row("recomputed", f"{self.recompute:,}", f"{flop(self.recompute)}, activation checkpointing")
+            yield Row("executed", f"{self.total:,}", f"{flop(self.total)}; for HFU")
 
     def _operators(self) -> Grid:
         shown = list(self.by_operator.items())[:_MOST_ROWS]
@@ -91,7 +91,7 @@ class FlopCount(Shown):
 
     def _cells(self, part: Flops) -> tuple[str, ...]:
         spent = (part.forward, part.backward + part.recompute)
-        return (*(flops(each) if each else "" for each in spent), percent(part.total / self.total))
+        return (*(flop(each) if each else "" for each in spent), percent(part.total / self.total))
 
     def _notes(self) -> Iterator[str]:
         if self.uncounted:
@@ -128,11 +128,3 @@ def _listed(module: ModuleFlops) -> Iterator[ModuleFlops]:
 
 
 _HEADS = ("forward", "backward", "share")
-
-
-def flops(count: int) -> str:
-    """8.18 GFLOP, in three significant digits."""
-    for unit, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= scale * 0.9995:
-            return f"{three(count / scale)} {unit}FLOP"
-    return f"{count} FLOP"

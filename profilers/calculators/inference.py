@@ -18,13 +18,13 @@ from typing import Any
 from ..errors import UsageError
 from ..hardware import Device, lookup, peak
 from ..views.sheet import Curve, Figures, Row, Sheet, Shown
-from ..views.units import bandwidth as said_bandwidth, duration, number, percent, rate, three
+from ..views.units import bandwidth as said_bandwidth, duration, flop, gb, number, percent, rate, three
 from .amounts import positive, share, whole
 from .architecture import Experts, Transformer
 from .compute import decode_flops, prefill_flops
 from .dtypes import dtype_name, itemsize
 from .kv_cache import kv_cache
-from .memory import HEADROOM, both, gb
+from .memory import HEADROOM, both
 from .models import model as model_of
 from .shards import check_divisible, tied_copy, units
 from .speculation import expected_tokens, speculative_speedup
@@ -365,7 +365,7 @@ def _doubling(most: int) -> list[int]:
 
 def _said(step: Pass, roof: Roof) -> str:
     each = " each" if roof.tp > 1 else ""
-    return f"{rate(step.flops).removesuffix('/s')}, {gb(step.bytes)}{each}: {three(step.intensity)} FLOP a byte, {step.bound}-bound"
+    return f"{flop(step.flops)}, {gb(step.bytes)}{each}: {three(step.intensity)} FLOP a byte, {step.bound}-bound"
 
 
 def _break_even(batch: int | None) -> str:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..stderr import without_announcements
 from ..views.sheet import Figures, Grid, Row, Sheet, Shown
-from ..views.units import grown, size
+from ..views.units import gb, grown, size
 from .dry_run import no_data, refusals, step
-from .memory import gb
 from .model_inputs import all_fake, describe, given, unwrapped
 from .states import PRECISIONS, Numbers, optimizer_bytes
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 from ..errors import UsageError
 from ..hardware import Device, lookup
 from ..views.sheet import Bars, Figures, Row, Sheet, Shown
-from ..views.units import bandwidth, percent, size
+from ..views.units import gb, percent, size
 from .activations import FP32, Kernels
 from .amounts import flag, share, whole
 from .architecture import Transformer
@@ -291,11 +291,6 @@ def _in_use(stage: Stage, s: Setting) -> int:
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
-
-
-def gb(count: float) -> str:
-    """Powers of 1000, and named so: 28.0 GB."""
-    return bandwidth(count).removesuffix("/s")
 
 
 def both(count: float) -> str:

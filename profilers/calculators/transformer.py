@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..hardware import Device
 from ..views.sheet import Bars, Figures, Row, Sheet, Shown
-from ..views.units import percent, three
+from ..views.units import flop, percent, three
 from .amounts import positive, whole
 from .architecture import Transformer
 from .compute import Flops, Training, decode_flops, forward_flops, prefill_flops, training_flops
@@ -92,16 +92,16 @@ class Report(Shown):
     def _flops(self) -> tuple[Row, ...]:
         share = f"attention's products {percent(self.attention_share)} of it"
         rows = [
-            Row("forward", _flop(self.forward.total), f"every product, attention over all pairs; {share}"),
-            Row("training step", _flop(self.training.model), "forward and backward"),
+            Row("forward", flop(self.forward.total), f"every product, attention over all pairs; {share}"),
+            Row("training step", flop(self.training.model), "forward and backward"),
         ]
         if self.training.recomputed.total:
-            again = _flop(self.training.recomputed.total)
+            again = flop(self.training.recomputed.total)
             rows.append(Row("and recomputed", again, f"recompute {self.recompute}; for HFU"))
         if self.decode is not None:
-            rows.append(Row("prefill", _flop(self.prefill.total), "logits of the last token only"))
-            rows.append(Row("decode", _flop(self.decode.total), f"one token each, after {self.sequence - 1:,} others"))
-        per_token = _flop(self.flops_per_token)
+            rows.append(Row("prefill", flop(self.prefill.total), "logits of the last token only"))
+            rows.append(Row("decode", flop(self.decode.total), f"one token each, after {self.sequence - 1:,} others"))
+        per_token = flop(self.flops_per_token)
         rows.append(
             Row("training, a token", per_token, f"convention {self.convention}: {named(self.convention).formula}")
         )
@@ -221,13 +221,6 @@ def _bars(title: str, parts: Any, names: tuple[str, ...]) -> Bars:
     values = [(name, getattr(parts, name)) for name in names]
     rows = tuple((name, percent(value / total), (value / total,)) for name, value in values if value)
     return Bars(title, ("share",), rows)
-
-
-def _flop(flop: float) -> str:
-    for unit, scale in (("Y", 1e24), ("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if flop >= scale * 0.9995:
-            return f"{three(flop / scale)} {unit}FLOP"
-    return f"{flop:,.0f} FLOP"
 
 
 def _plain(value: Any) -> Any:

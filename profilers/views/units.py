@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_SI = tuple((prefix, 10.0**power) for prefix, power in zip("YZEPTGMk", range(24, 0, -3), strict=True))
+
 
 def duration(ns: float) -> str:
     """71.3 ms; the sign is kept."""
@@ -45,20 +47,31 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+def flop(count: float) -> str:
+    """8.18 GFLOP."""
+    return _prefixed(count, "FLOP")
+
+
 def rate(flops: float) -> str:
     """195 GFLOP/s."""
-    for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if flops >= scale:
-            return f"{three(flops / scale)} {unit}FLOP/s"
-    return f"{three(flops)} FLOP/s"
+    return _prefixed(flops, "FLOP/s")
+
+
+def gb(count: float) -> str:
+    """Bytes in powers of 1000, as vendors state them: 28.0 GB."""
+    return _prefixed(count, "B")
 
 
 def bandwidth(bytes_a_second: float) -> str:
-    """Powers of 1000, as vendors state it: 11.4 GB/s."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if bytes_a_second >= scale:
-            return f"{three(bytes_a_second / scale)} {unit}/s"
-    return f"{three(bytes_a_second)} B/s"
+    """11.4 GB/s."""
+    return _prefixed(bytes_a_second, "B/s")
+
+
+def _prefixed(value: float, unit: str) -> str:
+    for prefix, scale in _SI:
+        if abs(value) >= scale * 0.9995:  # 999.6 G would print as 1000 G
+            return f"{three(value / scale)} {prefix}{unit}"
+    return f"{number(value)} {unit}"
 
 
 def number(value: float) -> str:

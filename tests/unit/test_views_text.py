@@ -13,7 +13,22 @@ from mlsys_studio.profilers.ledger import CAUSES, Ledger
 from mlsys_studio.profilers.profile import Profile
 from mlsys_studio.profilers.views.columns import columns, crop, pad, plain, wrap
 from mlsys_studio.profilers.views.text import account, bar
-from mlsys_studio.profilers.views.units import duration, grown, ms, number, percent, places, ratio, signed, size, three
+from mlsys_studio.profilers.views.units import (
+    bandwidth,
+    duration,
+    flop,
+    gb,
+    grown,
+    ms,
+    number,
+    percent,
+    places,
+    rate,
+    ratio,
+    signed,
+    size,
+    three,
+)
 
 from .profiles import HOSTILE, MS, anything, empty, hostile, ledger, light, typical
 
@@ -168,6 +183,15 @@ def test_short_text_is_left_alone():
         (duration(3 * 60e9 + 5e9), "3 min 5 s"),
         (size(0), "0 B"),
         (size(2**30), "1.00 GiB"),
+        (flop(0), "0 FLOP"),
+        (flop(999), "999 FLOP"),
+        (flop(999_600), "1.00 MFLOP"),
+        (flop(8_178_368_512), "8.18 GFLOP"),
+        (flop(3.8e25), "38.0 YFLOP"),
+        (rate(989.4e12), "989 TFLOP/s"),
+        (rate(2.25e15), "2.25 PFLOP/s"),
+        (gb(28e9), "28.0 GB"),
+        (bandwidth(3.35e12), "3.35 TB/s"),
         (three(0.01234), "0.0123"),
         (three(1234.0), "1230"),
         (number(8.0), "8"),
