@@ -10,6 +10,7 @@ Formulas live in `cost_matmul`, `cost_convolution`, `cost_attention`, `cost_memo
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from . import cost_attention, cost_convolution, cost_matmul, cost_memory, cost_optimizer  # noqa: F401  they register
 from .cost_memory import elementwise, foreach
@@ -51,9 +52,15 @@ def dtype_of(call: Call) -> str:
 @functools.lru_cache(maxsize=16384)  # a training step repeats the same few hundred calls
 def _cost_of(call: Call, formula: Formula | None) -> Cost:
     if formula:
-        return formula(call)
+        cost = formula(call)
+        return replace(cost, flops=4 * cost.flops) if isinstance(cost, OpCost) and _complex(call) else cost
     if dispatches(call.name, call.pattern):
         return DISPATCH
     if call.name.startswith("aten::_foreach_"):
         return foreach(call)
     return elementwise(call) if pointwise(call.name, call.pattern) else None
+
+
+def _complex(call: Call) -> bool:
+    """A complex multiply-add is four real ones, 8 FLOP. A formula of the user's own says itself what it counts."""
+    return call.name.startswith("aten::") and any(dtype.startswith("complex") for dtype in call.dtypes)

@@ -1,8 +1,8 @@
 """Counts the FLOPs of every operator torch dispatches, from the shapes of its arguments and the registry's formulas.
 
-The convention is the field's: 2 FLOP a multiply-add of matrix products, convolutions and attention, all pairs of an
-attention whether masked or not, and none for elementwise operators, norms, reductions and copies. An operator that
-neither has a formula nor is known to multiply nothing is *uncounted*, by name: never zero.
+The convention is the field's: 2 FLOP a multiply-add of matrix products, convolutions and attention (8 a complex one),
+all pairs of an attention whether masked or not, and none for elementwise operators, norms, reductions and copies. An
+operator that neither has a formula nor is known to multiply nothing is *uncounted*, by name: never zero.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..cost_attention import BACKWARD, FORWARD, RAW_BACKWARD, RAW_FORWARD, model
 from ..cost_convolution import convolution, transposed_convolution, undecided_convolution
 from ..cost_matmul import delegating
 from ..cost_registry import FORMULAS
+from ..errors import UsageError
 from .module_tree import Whereabouts
 from .no_flops import MOVES_ONLY, multiplies_nothing
 from .stand_in import Fakes
@@ -33,6 +34,12 @@ Formula = Callable[[Call], int | None]
 _ATTENTION = frozenset((*FORWARD, *BACKWARD, *RAW_FORWARD, *RAW_BACKWARD))
 _DEVICE = torch.ops.prim.device.default
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
+_UNCHECKED = {  # torch 2.13's fakes take operands of several dtypes here, and the kernels none
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mv.default,
+    torch.ops.aten.addmv.default,
+}
 
 
 class Counting(TorchDispatchMode):
@@ -86,7 +93,13 @@ class Counting(TorchDispatchMode):
             raise
 
     def _count(self, func: Any, formula: Formula | None, args: Any, kwargs: Mapping[str, Any]) -> None:
-        flops = formula(_call(func, args, kwargs)) if formula else None
+        call = _call(func, args, kwargs) if formula else None
+        if call and func in _UNCHECKED and len(dtypes := {dtype for dtype in call.dtypes if dtype}) > 1:
+            raise UsageError(
+                f"{self._where.here() or 'the model'} multiplies {' by '.join(sorted(dtypes))} ({func._schema.name}), "
+                "which torch refuses; give inputs of the parameters' dtype, or count under torch.autocast"
+            )
+        flops = formula(call) if formula and call else None
         if flops is None:
             self.uncounted[_name(func, kwargs)] += 1
         elif flops:

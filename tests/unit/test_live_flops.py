@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlsys_studio import flops
+from mlsys_studio.profilers.errors import UsageError
 
 # -- published integers ----------------------------------------------------------------------------------------------
 # On which FlopCounterMode on meta tensors, the counts torchvision publishes, and closed forms agree.
@@ -44,8 +45,8 @@ def test_published_counts_to_the_last_digit(name: str):
 # -- transformers in closed form -----------------------------------------------------------------------------------------
 
 
-def test_grouped_query_llama():
-    h, layers, a, g, f, vocab, d, b, s = 512, 3, 8, 2, 1376, 1000, 64, 2, 96
+def llama(*, h: int, layers: int, a: int, g: int, f: int, vocab: int, s: int) -> tuple[nn.Module, int]:
+    """A model, and the forward FLOP of one sequence of `s` tokens."""
     model = hugging_face(
         "LlamaForCausalLM",
         hidden_size=h,
@@ -55,9 +56,15 @@ def test_grouped_query_llama():
         intermediate_size=f,
         vocab_size=vocab,
     )
-    layer = products((s, h, a * d), (s, h, g * d), (s, h, g * d), (s, a * d, h), *[(s, h, f)] * 3, *[(a, s, s, d)] * 2)
-    count = flops(model, (b, s))
-    assert count.forward == b * (layers * layer + products((s, h, vocab)))
+    d = h // a
+    layer = products((s, h, h), (s, h, g * d), (s, h, g * d), (s, h, h), *[(s, h, f)] * 3, *[(a, s, s, d)] * 2)
+    return model, layers * layer + products((s, h, vocab))
+
+
+def test_grouped_query_llama():
+    model, sequence = llama(h=512, layers=3, a=8, g=2, f=1376, vocab=1000, s=96)
+    count = flops(model, (2, 96))
+    assert count.forward == 2 * sequence
     assert count.backward == 2 * count.forward
 
 
@@ -124,20 +131,10 @@ def test_loss_in_a_dict_from_keywords():
 @pytest.mark.parametrize("backward", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_llama_3_405b_without_its_weights(backward: bool):
     """Seconds and bytes are in tests/benchmarks/flop_counters.py: a clock in a test fails on a busy machine."""
-    h, layers, a, g, f, vocab, d, s = 16384, 126, 128, 8, 53248, 128256, 128, 8192
-    model = hugging_face(
-        "LlamaForCausalLM",
-        hidden_size=h,
-        num_hidden_layers=layers,
-        num_attention_heads=a,
-        num_key_value_heads=g,
-        intermediate_size=f,
-        vocab_size=vocab,
-    )
-    layer = products((s, h, a * d), (s, h, g * d), (s, h, g * d), (s, a * d, h), *[(s, h, f)] * 3, *[(a, s, s, d)] * 2)
-    count = flops(model, (1, s), backward=backward)
+    model, sequence = llama(h=16384, layers=126, a=128, g=8, f=53248, vocab=128256, s=8192)
+    count = flops(model, (1, 8192), backward=backward)
     assert count.parameters == 405_853_388_800  # Llama Team 2024, arXiv:2407.21783: "405B"
-    assert count.forward == layers * layer + products((s, h, vocab))
+    assert count.forward == sequence
     assert count.backward == (2 * count.forward if backward else 0)
 
 
@@ -216,6 +213,53 @@ class LoRA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.base(x) + self.b(self.a(x))
+
+
+class Product(nn.Module):
+    def __init__(self, multiply: Callable[..., Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.multiply, self.weight = multiply, nn.Parameter(torch.ones(4, 4, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.multiply(x, self.weight)
+
+
+PRODUCTS = {
+    "mm": (torch.mm, 4 * 4 * 4),
+    "bmm": (lambda x, w: torch.bmm(x[None], w[None]), 4 * 4 * 4),
+    "addmm": (lambda x, w: torch.addmm(w, x, w), 4 * 4 * 4),
+    "mv": (lambda x, w: torch.mv(w, x[0]), 4 * 4),
+    "addmv": (lambda x, w: torch.addmv(w[0], w, x[0]), 4 * 4),
+    "linear": (F.linear, 4 * 4 * 4),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_complex_multiply_add_is_four_real_ones(name: str):
+    """(a + bi)(c + di) + (e + fi): 4 products, 2 sums inside, 2 with e and f."""
+    multiply, multiply_adds = PRODUCTS[name]
+    for dtype, each in ((torch.float32, 2), (torch.complex64, 8), (torch.complex128, 8)):
+        x = torch.ones(4, 4, dtype=dtype)
+        assert flops(Product(multiply, dtype), x, backward=False).forward == each * multiply_adds
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int64, torch.complex64])
+def test_operands_of_two_dtypes_are_refused_as_they_would_be_with_data(name: str, dtype: torch.dtype):
+    multiply, _ = PRODUCTS[name]
+    x = torch.ones(4, 4, dtype=dtype)
+    with pytest.raises(RuntimeError):
+        Product(multiply, torch.float32)(x)
+    with pytest.raises((RuntimeError, UsageError)):
+        flops(Product(multiply, torch.float32), x, backward=False)
+
+
+def test_the_refusal_says_what_meets_what_and_autocast_mends_it():
+    model = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(UsageError, match=r"0 multiplies float16 by float32 \(aten::addmm\), which torch refuses"):
+        flops(model, torch.ones(2, 4, dtype=torch.float16))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert flops(model, torch.ones(2, 4)).forward == products((2, 4, 4))
 
 
 def test_low_rank_adapters_leave_the_frozen_gradients_out():
