@@ -4,7 +4,7 @@ import random
 import warnings
 
 import pytest
-from test_hugging_face import ENCODERS, sizes
+from test_hugging_face import sizes, with_head
 
 from mlsys_studio.profilers.calculators.cross_check import cross_check
 from mlsys_studio.profilers.calculators.hugging_face_families import READERS
@@ -16,16 +16,9 @@ transformers = pytest.importorskip("transformers")
 
 def built(family: str):
     config = transformers.AutoConfig.for_model(family, **sizes(family, random.Random(family)))
-    auto = transformers.AutoModelForCausalLM
-    if family in ENCODERS:
-        auto = transformers.AutoModelForMaskedLM
-    elif family in ("t5", "mt5"):
-        auto = transformers.AutoModelForSeq2SeqLM
-    elif family == "vit":
-        auto = transformers.AutoModelForImageClassification
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return auto.from_config(config)
+        return with_head(family).from_config(config)
 
 
 def inputs(family: str):

@@ -128,18 +128,20 @@ def sizes(family: str, draw: random.Random) -> dict[str, Any]:
     return {**(bert if family in (*ENCODERS, "falcon", "gpt_neox") else llama), **own.get(family, {})}
 
 
+def with_head(family: str):
+    """The class that builds the model with its usual head."""
+    if family in ENCODERS:
+        return transformers.AutoModelForMaskedLM
+    if family in ("t5", "mt5"):
+        return transformers.AutoModelForSeq2SeqLM
+    return transformers.AutoModelForImageClassification if family == "vit" else transformers.AutoModelForCausalLM
+
+
 def models(family: str, seed: int, on: str):
     """The bare model and the one with its usual head, on a device."""
     draw = random.Random(f"{family} {seed}")
     config = transformers.AutoConfig.for_model(family, **sizes(family, draw))
-    auto = transformers.AutoModelForCausalLM
-    if family in ENCODERS:
-        auto = transformers.AutoModelForMaskedLM
-    elif family in ("t5", "mt5"):
-        auto = transformers.AutoModelForSeq2SeqLM
-    elif family == "vit":
-        auto = transformers.AutoModelForImageClassification
-    for kind in (transformers.AutoModel, auto):
+    for kind in (transformers.AutoModel, with_head(family)):
         with torch.device(on), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield config, kind.from_config(config, **EAGER)
