@@ -9,12 +9,14 @@ compared, and that row also holds that medians do not add up.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .ledger import CAUSES, PHASES
 from .profile import Profile
+from .regression import FEWEST, lower_end
 from .schema import pack
 from .views.units import size
 
@@ -53,6 +55,10 @@ class Diff:
     after_ns: int
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    low: float | None = None  # bounds of `speedup`, each one-sided 99 %; None: too few clean steps
+    high: float | None = None
+    kept: tuple[str, ...] | None = None  # by `fix` between the two; None: it had no part in them
+    taken_back: tuple[str, ...] = ()
 
     @property
     def nanoseconds(self) -> int:
@@ -71,6 +77,30 @@ class Diff:
     def by_phase(self) -> dict[str, int]:
         """{phase: ns}; the remainder has no phase and goes by its name."""
         return _summed((change.phase or change.cause, change) for change in self.changes)
+
+    @property
+    def claim(self) -> str:
+        """How many times as fast, never without its bounds; nothing is claimed where they hold 1."""
+        if self.speedup is None:
+            return "one of the two has no step to compare"
+        if self.low is None or self.high is None:
+            return f"{_times(self.speedup)}, of too few clean steps to say within which bounds"
+        if self.low <= 1 <= self.high:
+            return f"no difference beyond the spread: {self.speedup:.2f}x ({self.low:.2f} to {self.high:.2f})"
+        bounds = (self.low, self.high) if self.speedup >= 1 else (1 / self.high, 1 / self.low)
+        return f"{_times(self.speedup)} ({bounds[0]:.2f} to {bounds[1]:.2f})"
+
+    @property
+    def reason(self) -> str:
+        """What may have made the difference, as far as `fix` knows; "" where it had no part."""
+        if self.kept is None:
+            return ""
+        said = [f"Kept by `fix` in between: {'; '.join(self.kept)}."] if self.kept else []
+        said += [f"Not in place any more: {'; '.join(self.taken_back)}."] if self.taken_back else []
+        return " ".join(said) or (
+            "Nothing was kept by `fix` in between: unless the loop or its objects were changed by hand, this is how "
+            "much two equal runs differ."
+        )
 
     @property
     def remainder(self) -> str:
@@ -113,7 +143,30 @@ def diff(before: Profile, after: Profile) -> Diff:
         after.steps.median,
         (*changes, remainder),
         tuple(_unlike(before, after)),
+        *_bounds(before, after),
+        *_fixed(before, after),
     )
+
+
+def _times(speedup: float) -> str:
+    return f"{speedup:.2f}x as fast" if speedup >= 1 else f"{1 / speedup:.2f}x as long"
+
+
+def _bounds(before: Profile, after: Profile) -> tuple[float, float] | tuple[None, None]:
+    """Of before over after; they always hold the ratio of the medians."""
+    old, new = before.steps.clean, after.steps.clean
+    if min(len(old), len(new)) < FEWEST or min(*old, *new) <= 0:
+        return None, None
+    speedup = before.steps.median / after.steps.median
+    slowest = lower_end(new, old)
+    return min(lower_end(old, new), speedup), max(1 / slowest if slowest else math.inf, speedup)
+
+
+def _fixed(before: Profile, after: Profile) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    if before.kept is None or after.kept is None:
+        return None, ()
+    old, new = Counter(before.kept), Counter(after.kept)
+    return tuple((new - old).elements()), tuple((old - new).elements())
 
 
 def _labels(before: Profile, after: Profile) -> tuple[str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .diff import Diff
     from .regression import Verdict
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def middle(walls: Sequence[int]) -> int:
@@ -101,12 +101,17 @@ class Trial:
     finding: str
     remedy: str
     predicted: float | None
-    measured: float
-    low: float  # lower and upper bound of the measured ratio
-    high: float
+    measured: float | None  # None: it could not be finished, and the reason says why
+    low: float | None  # lower and upper bound of the measured ratio
+    high: float | None
     kept: bool
     reason: str
     loss_difference: float | None = None  # relative, where the remedy touches numerics
+
+    def __str__(self) -> str:
+        from .views.text import trial_numbers
+
+        return f"{self.remedy}: {trial_numbers(self)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class Profile:
     loop: Loop | None = None  # what the loop is made of, where it was seen
     lines: tuple[SourceLine, ...] = ()  # with stacks: the largest first
     memory_use: MemoryUse | None = None  # with memory
+    kept: tuple[str, ...] | None = None  # what `fix` had kept by then in this notebook; None: there was no `fix`
     disturbed_ns: int = 0  # by which a profiled step was longer than a clean one and the profiler's price: others' work
     schema: int = SCHEMA
 

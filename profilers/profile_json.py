@@ -92,6 +92,7 @@ def _condensed(profile: Profile, rows: int, letters: int) -> Profile:
         memory_use=profile.memory_use and _condensed_memory(profile.memory_use, few),
         findings=profile.findings[:few],
         trials=profile.trials[:few],
+        kept=profile.kept and profile.kept[:few],
         environment=dict(list(profile.environment.items())[:few]),
         notes=profile.notes[: few - 1],
     )

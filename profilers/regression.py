@@ -30,7 +30,7 @@ from .views.columns import crop
 from .views.units import duration, grown
 
 _NORMAL_99 = 2.326  # one-sided
-_FEWEST, _MOST = 5, 400  # steps on a side; of more than that, as many evenly by rank
+FEWEST, _MOST = 5, 400  # steps on a side; of more than that, as many evenly by rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def regression(profile: Profile, baseline: Profile, bound: float = 0.05) -> Verd
         units = f"{crop(profile.steps.unit, 60)!r} here, {crop(baseline.steps.unit, 60)!r} there"
         raise UsageError(f"the two profiles count different steps ({units}); profile the same loop in both")
     new, old = profile.steps.clean, baseline.steps.clean
-    if min(len(new), len(old)) < _FEWEST or min(*new, *old) <= 0:
-        few = f"{len(new)} clean steps against {len(old)} of the baseline; {_FEWEST} are needed on either side"
+    if min(len(new), len(old)) < FEWEST or min(*new, *old) <= 0:
+        few = f"{len(new)} clean steps against {len(old)} of the baseline; {FEWEST} are needed on either side"
         return Verdict(None, None, None, bound, f"cannot tell: {few}")
     ratio, low = profile.steps.median / baseline.steps.median, lower_end(new, old)
     slower = ratio > 1 + bound and low > 1

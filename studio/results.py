@@ -74,13 +74,12 @@ class Fixed:
 
     def lines(self) -> list[str]:
         """Which finding, the verdict on it, the remedy, then why."""
+        from ..profilers.views.text import loss_differs, trial_numbers
+
         t = self.trial
-        predicted = "no prediction" if t.predicted is None else f"predicted {t.predicted:.2f}x"
-        said = "kept" if t.kept else "not kept"
-        measured = f"measured {t.measured:.2f}x ({t.low:.2f} to {t.high:.2f})"
-        lines = [self.title, f"{predicted}, {measured}, {said}", t.remedy, t.reason]
+        lines = [self.title, trial_numbers(t), t.remedy, t.reason]
         if t.loss_difference is not None:
-            lines.append(f"the mean loss of the same steps differs by {t.loss_difference:.2%}")
+            lines.append(loss_differs(t.loss_difference))
         if t.kept:
             lines.append(f"applied to your objects in this notebook; `%mlsys fix {self.number} --undo` takes it back")
         return lines

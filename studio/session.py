@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..profilers.errors import UsageError
 from ..profilers.loop import models
 from ..profilers.profile import Profile, Trial
+from ..profilers.views.text import measured_ratio
 from .advisor.findings import fetching
 from .advisor.remedies import Subjects, Undo
 from .registry import Code
@@ -35,11 +36,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A remedy that was kept: by the number and title of its finding, and how to take it back."""
+    """A remedy that was kept: by the number and title of its finding, the trial it won, and how to take it back."""
 
     number: int
     title: str
     remedy: str
+    trial: Trial
     undo: Undo
 
 
@@ -79,10 +81,33 @@ class Session:
         loaders = [v for v in self.namespace.values() if type(v) is type(loader) and v.dataset is loader.dataset]
         return loader if not loaders or any(known is loader for known in loaders) else loaders[0]
 
+    def kept(self) -> tuple[str, ...]:
+        """What is in place by now, each with what it brought."""
+        return tuple(
+            f"{trial.remedy}, {measured_ratio(trial.measured, trial.low, trial.high)} in turns"
+            for trial in (a.trial for a in self.applied)
+        )
+
     def record(self, trial: Trial) -> None:
         """Into the profile, and so into every name the notebook has for it."""
         old, self.profile = self.profile, replace(self.profile, trials=(*self.profile.trials, trial))
         self.namespace.update({name: self.profile for name, value in self.namespace.items() if value is old})
+
+    def took_back(self, trial: Trial) -> None:
+        """Wherever it is recorded: a later profile may be the last one by now."""
+        gone = replace(trial, kept=False, reason=f"{trial.reason}; taken back afterwards")
+
+        def without(profile: Profile) -> Profile:
+            return replace(profile, trials=tuple(gone if t is trial else t for t in profile.trials))
+
+        recorded = {
+            id(p): p
+            for p in (self.profile, *self.namespace.values())
+            if isinstance(p, Profile) and any(t is trial for t in p.trials)
+        }
+        amended = {who: without(profile) for who, profile in recorded.items()}
+        self.profile = amended.get(id(self.profile), self.profile)
+        self.namespace.update({n: amended[id(v)] for n, v in self.namespace.items() if id(v) in amended})
 
 
 _last: Session | None = None

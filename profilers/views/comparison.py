@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..diff import Change, Diff
 from .columns import crop, pad, wrap
-from .html import heads, section, table, view
+from .html import heads, prose, section, table, view
 from .markup import Markup, tag
 from .text import NUMBER
 from .units import duration, ms, places, signed
@@ -27,7 +27,8 @@ def diff_text(diff: Diff, width: int = 80) -> str:
 
     head = f"{'before':>{NUMBER}}{'after':>{NUMBER}}" if width >= 60 else ""
     lines = [crop(f"before  {diff.before}", width), crop(f"after   {diff.after}", width), "─" * width]
-    lines += [*wrap(headline(diff), width, "  "), "", f"{pad('ms per step', _LABEL)}{head}{'change':>{NUMBER}}"]
+    lines += [*wrap(headline(diff), width, "  "), *wrap(diff.reason, width, "  ", most=6)]
+    lines += ["", f"{pad('ms per step', _LABEL)}{head}{'change':>{NUMBER}}"]
     for cause, changes in _causes(diff):
         old, new = sum(c.before for c in changes), sum(c.after for c in changes)
         lines.append(row(cause, old, new, _arrow(new - old, largest, room)))
@@ -72,7 +73,12 @@ def diff_html(diff: Diff) -> str:
     notes = tag("ul", *(tag("li", note) for note in diff.notes[:60])) if diff.notes else None
     named = (("before  ", diff.before), ("after  ", diff.after))
     return view(
-        tag("header", tag("h2", headline(diff)), *(tag("p", *said, class_="soft") for said in named)),
+        tag(
+            "header",
+            tag("h2", headline(diff)),
+            tag("p", prose(diff.reason)) if diff.reason else None,
+            *(tag("p", *said, class_="soft") for said in named),
+        ),
         section(
             "What moved",
             table(columns, rows, foot),
@@ -83,11 +89,10 @@ def diff_html(diff: Diff) -> str:
 
 
 def headline(diff: Diff) -> str:
-    """Both medians and their ratio, in words."""
+    """Both medians, and what they let us claim."""
     if diff.speedup is None:
-        return "one of the two has no step to compare"
-    times = f"{diff.speedup:.2f}x as fast" if diff.speedup >= 1 else f"{1 / diff.speedup:.2f}x as long"
-    return f"{duration(diff.before_ns)} → {duration(diff.after_ns)} a step: {times}"
+        return diff.claim
+    return f"{duration(diff.before_ns)} → {duration(diff.after_ns)} a step: {diff.claim}"
 
 
 def _causes(diff: Diff) -> list[tuple[str, list[Change]]]:

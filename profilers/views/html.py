@@ -202,8 +202,12 @@ def _trial(trial: Trial) -> Markup:
     said = f"{'kept' if trial.kept else 'not kept'}: {trial_reason(trial)}"
     what = (tag("div", name(trial.remedy, 200)), tag("div", prose(said)))
     predicted = None if trial.predicted is None else tag("div", f"{_times(trial.predicted)} predicted", class_="soft")
-    measured = tag("div", f"measured, {trial.low:.2f} to {trial.high:.2f}", class_="soft")
-    gain = tag("div", tag("b", _times(trial.measured)), measured, predicted, class_="gain")
+    if trial.measured is None or trial.low is None or trial.high is None:
+        numbers = [tag("div", "not measured", class_="soft")]
+    else:
+        bounds = tag("div", f"measured, {trial.low:.2f} to {trial.high:.2f}", class_="soft")
+        numbers = [tag("b", _times(trial.measured)), bounds]
+    gain = tag("div", *numbers, predicted, class_="gain")
     return tag("li", tag("div", "✓" if trial.kept else "–", class_="nth"), tag("div", *what), gain)
 
 

@@ -13,7 +13,7 @@ from .columns import columns, crop, pad, plain, wrap
 from .memory import memory_text
 from .shares import Shares
 from .stacks import lines_text
-from .units import duration, ms, places, rate, ratio, size
+from .units import duration, ms, places, rate, ratio, size, three
 
 LABEL, NUMBER, SHARE = 14, 10, 7  # columns of the account; the bar has the rest
 _SMALL = 0.01  # entries below this share of the wall time are summed up, unless they are their cause's largest
@@ -196,19 +196,36 @@ def trials(tried: Sequence[Trial], width: int) -> list[str]:
     """What was predicted, what was measured, what became of it."""
     lines = ["Tried"] if tried else []
     for trial in tried[:30]:
-        predicted = f"predicted {ratio(trial.predicted)}, " if trial.predicted is not None else ""
-        verdict = "kept" if trial.kept else "not kept"
-        measured = f"measured {ratio(trial.measured)} ({trial.low:.2f} to {trial.high:.2f}), {verdict}"
-        lines += wrap(f"{trial.remedy}: {predicted}{measured}", width, "    ", most=3)
+        lines += wrap(str(trial), width, "    ", most=3)
         lines += wrap(trial_reason(trial), width, "      ", most=4)
     return lines
+
+
+def trial_numbers(trial: Trial) -> str:
+    """Such as: predicted 1.60x, measured 1.52x (1.47 to 1.53), kept."""
+    predicted = "no prediction" if trial.predicted is None else f"predicted {ratio(trial.predicted)}"
+    measured = measured_ratio(trial.measured, trial.low, trial.high)
+    return f"{predicted}, {measured or 'not measured'}, {'kept' if trial.kept else 'not kept'}"
+
+
+def measured_ratio(measured: float | None, low: float | None, high: float | None) -> str:
+    """A measured ratio is never said without its bounds; "" where nothing was measured."""
+    if measured is None or low is None or high is None:
+        return ""
+    return f"measured {ratio(measured)} ({low:.2f} to {high:.2f})"
 
 
 def trial_reason(trial: Trial) -> str:
     """Why it was kept or not; where the remedy touches numerics, by how much the loss differs."""
     if trial.loss_difference is None:
         return trial.reason
-    return f"{trial.reason.rstrip('.')}; the loss differs by {trial.loss_difference:.2g} (relative)"
+    return f"{trial.reason.rstrip('.')}; {loss_differs(trial.loss_difference)}"
+
+
+def loss_differs(relative: float) -> str:
+    """The one wording for it: the same loop's loss with a remedy, against the loss without."""
+    by = f"differs by {three(relative * 100)} %" if relative else "is the same"
+    return f"the mean loss of the same steps {by}"
 
 
 def notes(profile: Profile, width: int) -> list[str]:

@@ -43,6 +43,14 @@ class Verdict:
     kept: bool
 
 
+class Unfinished(UsageError):
+    """A trial that began and came to no verdict. `trial` is its record: it was tried, and the reason says what happened."""
+
+    def __init__(self, finding: Finding, preview: str, says: str) -> None:
+        super().__init__(f"{finding.title}: {says}")
+        self.trial = Trial(finding.key, preview, finding.predicted, None, None, None, kept=False, reason=says)
+
+
 def verdict(without: Sequence[float], with_it: Sequence[float]) -> Verdict:
     """`without` has one run more than `with_it`: each run with the remedy stands between two without it."""
     neighbours = list(itertools.pairwise(without))
@@ -80,7 +88,10 @@ def try_remedy(
     step_seconds: float,
     progress: Callable[[str], None],
 ) -> tuple[Trial, Undo | None]:
-    """Measure the remedy; where it is kept it stays applied and its undo is returned, else everything is as before."""
+    """Measure the remedy; where it is kept it stays applied and its undo is returned, else everything is as before.
+
+    Raises UsageError where it may not begin, and Unfinished where it began and could not be finished.
+    """
     why_not = remedy.refusal(subjects) or refusal(code.source, subjects, remedy)
     if why_not:
         raise UsageError(f"{finding.title}: not tried, {why_not}")
@@ -92,15 +103,22 @@ def try_remedy(
         progress(line)
     until, before = time.monotonic() + limit, CpuTime.now()
     runs: tuple[list[Run], list[Run]] = [], []  # without, with
-    for i in range(RUNS):
-        run = _run(remedy if i % 2 else None, code, subjects, steps, until, finding.title)
-        if time.monotonic() >= until:  # it was cut short
-            break
-        runs[i % 2].append(run)
-        how = "with" if i % 2 else "without"
-        progress(f"  {i + 1} of {RUNS}  {how:8}{_ms(run):>12} a step")
-    after = CpuTime.now()
-    trial = judge(finding, preview, *runs, limit, after.since(before) if after and before else None)
+    done = 0
+    try:
+        for i in range(RUNS):
+            run = _run(remedy if i % 2 else None, code, subjects, steps, until)
+            if time.monotonic() >= until:  # it was cut short
+                break
+            runs[i % 2].append(run)
+            done, how = i + 1, "with" if i % 2 else "without"
+            progress(f"  {done} of {RUNS}  {how:8}{_ms(run):>12} a step")
+        after = CpuTime.now()
+        trial = judge(finding, preview, *runs, limit, after.since(before) if after and before else None)
+    except UsageError as failed:
+        raise Unfinished(finding, preview, str(failed)) from failed
+    except KeyboardInterrupt:
+        said = f"interrupted with {done} of {RUNS} runs done, and everything is as before"
+        raise Unfinished(finding, preview, said) from None
     if remedy.numerics:
         trial = replace(trial, loss_difference=loss_difference(*runs))
     return trial, remedy.apply(subjects) if trial.kept else None
@@ -123,7 +141,7 @@ def judge(
     if rounds < 1:
         seen = [f"{how} {_ms(run)} a step" for how, runs in (("without", without), ("with", with_it)) for run in runs]
         told = "; ".join(filter(None, [late, *seen, busy]))
-        raise UsageError(f"{finding.title}: {told}: too little to compare, and everything is as before")
+        raise UsageError(f"{told}: too little to compare, and everything is as before")
     without, with_it = without[: rounds + 1], with_it[:rounds]
     said = verdict([statistics.median(r.walls) for r in without], [statistics.median(r.walls) for r in with_it])
     spoilt = spoils_the_loss(without, with_it)
@@ -152,7 +170,7 @@ def _ms(run: Run) -> str:
     return f"{statistics.median(run.walls) / 1e6:.2f} ms"
 
 
-def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, until: float, title: str) -> Run:
+def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, until: float) -> Run:
     """One run; what the cell raises is told, and nothing of the remedy stays."""
     try:
         undo = remedy.apply(subjects) if remedy is not None else None
@@ -166,9 +184,7 @@ def _run(remedy: Remedy | None, code: Code, subjects: Subjects, steps: int, unti
     except Exception as error:
         how = "with the remedy" if remedy is not None else "run again as it is"
         says = first_sentence(error)
-        raise UsageError(
-            f"{title}: {how} the cell raised {type(error).__name__}: {says}; everything is as before"
-        ) from error
+        raise UsageError(f"{how} the cell raised {type(error).__name__}: {says}; everything is as before") from error
 
 
 def first_sentence(error: Exception) -> str:

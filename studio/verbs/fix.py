@@ -24,7 +24,7 @@ def fix(
     if call.namespace is None:
         raise UsageError("fix works on the objects of a notebook: type `%mlsys fix 1` there, after `%%mlsys profile`")
     from ..advisor.remedies import remedy_for
-    from ..advisor.trial import try_remedy
+    from ..advisor.trial import Unfinished, try_remedy
     from ..session import Applied, last
 
     session = last()
@@ -46,11 +46,14 @@ def fix(
         raise UsageError(
             f"this remedy is in place already; `%mlsys fix {before.number} --undo` takes it back ({before.title})"
         )
-    trial, taken_back = try_remedy(
-        finding, remedy, session.code, session.subjects(), session.profile.steps.median / 1e9, partial(print, flush=True)
-    )  # fmt: skip
+    step, told = session.profile.steps.median / 1e9, partial(print, flush=True)
+    try:
+        trial, taken_back = try_remedy(finding, remedy, session.code, session.subjects(), step, told)
+    except Unfinished as failed:
+        session.record(failed.trial)  # a report says what was tried, also where that failed
+        raise
     if taken_back is not None:
-        session.applied.append(Applied(number, finding.title, finding.remedy or "", taken_back))
+        session.applied.append(Applied(number, finding.title, finding.remedy or "", trial, taken_back))
     session.record(trial)
     return Fixed(trial, finding.title, number)
 
@@ -65,4 +68,5 @@ def take_back(session: Session, number: int) -> str:
             f"the remedy applied last is taken back first: type `%mlsys fix {kept.number} --undo` ({kept.title})"
         )
     session.applied.pop().undo()
+    session.took_back(kept.trial)
     return Sentence(f"taken back: {kept.title}")

@@ -82,8 +82,10 @@ def keep(run: Profiling, call: Call, into: str | None) -> None:
     from ..advisor.findings import findings
     from ..session import Session, remember
 
-    run.profile = replace(run.profile, findings=findings(run.profile))  # `fix` can run this cell again
-    remember(Session(run.profile, call.cell, call.namespace, run.parts))
+    session = Session(run.profile, call.cell, call.namespace, run.parts)
+    remember(session)
+    found = findings(run.profile)  # with their remedies: `fix` can run this cell again
+    run.profile = session.profile = replace(run.profile, findings=found, kept=session.kept())
     if into:
         call.namespace[into] = run.profile
 

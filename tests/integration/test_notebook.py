@@ -120,7 +120,10 @@ def test_fix_keeps_what_wins_and_undo_takes_it_back(shell, won, capsys):
     assert "in place already; `%mlsys fix 1 --undo`" in said(shell, capsys, "%mlsys fix 1")
     assert "no automatic remedy; by hand: log every N steps" in said(shell, capsys, "%mlsys fix 2")
     assert "type a number from 1 to 2" in said(shell, capsys, "%mlsys fix 3")
-    shell.run_cell(f"%%mlsys profile\n{LOOP}")  # a new profile forgets no remedy
+    shell.run_cell(f"%%mlsys profile --into after\n{LOOP}")  # a new profile forgets no remedy
+    assert ns["before"].kept == () and len(ns["after"].kept) == 1
+    reason = ns["before"].diff(ns["after"]).reason
+    assert "Kept by `fix` in between: optimizer = AdamW(..., fused=True), measured 2.00x (2.00 to 2.00)" in reason
     assert "taken back first: type `%mlsys fix 1 --undo`" in said(shell, capsys, "%mlsys fix 2 --undo")
     assert str(shell.run_cell("%mlsys fix 1 --undo").result) == f"taken back: {FINDING.title}"
     assert group["fused"] is None and group["foreach"] is None

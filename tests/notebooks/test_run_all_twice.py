@@ -41,8 +41,11 @@ def notebook(monkeypatch: pytest.MonkeyPatch):
             replace(typical(), findings=(STALL,), trials=()), None, namespace, session.Parts((), (), ())
         )  # type: ignore[arg-type]
         session.remember(one)
+        namespace["measured"] = one.profile
 
-    return SimpleNamespace(profile=profile, fix=lambda n, **options: fix(n, call=call, **options), undone=undone)
+    told = SimpleNamespace(profile=profile, undone=undone, names=namespace)
+    told.fix = lambda n, **options: fix(n, call=call, **options)
+    return told
 
 
 def test_a_remedy_is_applied_once_to_what_was_profiled_and_again_to_what_was_made_anew(notebook):
@@ -66,3 +69,26 @@ def test_both_are_taken_back_the_last_one_first(notebook):
         assert len(notebook.undone) == count
     with pytest.raises(UsageError, match="nothing to take back"):
         notebook.fix(1, undo=True)
+
+
+def test_what_was_taken_back_is_recorded_as_such_also_in_an_older_profile(notebook):
+    notebook.profile()
+    notebook.fix(1)
+    notebook.names["older"] = notebook.names["measured"]
+    assert [t.kept for t in notebook.names["older"].trials] == [True]
+    notebook.profile()
+    notebook.fix(1, undo=True)
+    (trial,) = notebook.names["older"].trials
+    assert not trial.kept and trial.reason.endswith("taken back afterwards")
+    assert session.last().kept() == ()
+
+
+def test_a_trial_that_failed_is_in_the_profile(notebook, monkeypatch: pytest.MonkeyPatch):
+    def fails(finding, *_):
+        raise trial.Unfinished(finding, "as told", "with the remedy the cell raised KeyError: 'x'")
+
+    monkeypatch.setattr(trial, "try_remedy", fails)
+    notebook.profile()
+    with pytest.raises(UsageError, match="The model waits for data: with the remedy the cell raised KeyError"):
+        notebook.fix(1)
+    assert "as told: predicted 1.50x, not measured, not kept" in notebook.names["measured"].text()

@@ -177,6 +177,58 @@ def test_different_steps_and_bad_bounds_are_refused():
             light().regression(light(), bound)
 
 
+# -- what is claimed -----------------------------------------------------------------------------------------------------
+
+
+def headline_of(diff) -> str:
+    return " ".join(diff.text().partition("─\n")[2].partition("ms per step")[0].split())
+
+
+def test_a_claim_has_its_bounds_and_they_hold_the_truth():
+    """Steps are drawn; the witness is the factor they were drawn with. Bounds are one-sided 99 % each."""
+    dice, missed = random.Random(3), 0
+    for _ in range(300):
+        diff = of(drawn(dice, 40)).diff(of(drawn(dice, 40, 1 / 1.3)))
+        missed += not diff.low <= 1.3 <= diff.high
+        assert diff.low <= diff.speedup <= diff.high
+    assert missed <= 15  # 2 % expected
+    assert re.search(r"a step: \d\.\d\dx as fast \(1\.\d\d to 1\.\d\d\)", headline_of(diff))
+    assert f"({diff.low:.2f} to {diff.high:.2f})" in Page(diff.html()).text
+
+
+def test_slower_is_told_the_other_way_round():
+    diff = of([1e6] * 9).diff(of([2e6] * 9))
+    assert "1.00 ms → 2.00 ms a step: 2.00x as long (2.00 to 2.00)" in headline_of(diff)
+
+
+def test_equal_runs_are_not_claimed_to_differ():
+    dice = random.Random(4)
+    claims = [headline_of(of(drawn(dice, 40, noise=0.1)).diff(of(drawn(dice, 40, noise=0.1)))) for _ in range(200)]
+    assert sum("no difference beyond the spread" in claim for claim in claims) >= 190  # 196 expected
+
+
+def test_too_few_steps_have_no_bounds():
+    diff = of([2e6] * 4).diff(of([1e6] * 50))
+    assert (diff.low, diff.high) == (None, None)
+    assert "2.00x as fast, of too few clean steps to say within which bounds" in headline_of(diff)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ((), (), "Nothing was kept by `fix` in between: unless the loop or its objects were changed by hand"),
+        ((), ("workers",), "Kept by `fix` in between: workers."),
+        (("workers",), ("workers", "pin"), "Kept by `fix` in between: pin."),
+        (("workers",), (), "Not in place any more: workers."),
+    ],
+)
+def test_a_claim_says_which_remedy_was_kept(before, after, says):
+    diff = replace(typical(), kept=before).diff(replace(typical(), kept=after))
+    assert says in headline_of(diff)
+    assert says.replace("`", "") in Page(diff.html()).text
+    assert replace(typical(), kept=None).diff(replace(typical(), kept=after)).reason == ""  # a script: no `fix` there
+
+
 def test_memory_is_compared_where_both_have_it():
     def using(total: int) -> Profile:
         instants = (Instant(0, "other", (1, 0, 0, 0, 0)), Instant(5, "forward", (0, 0, 0, 0, total)))

@@ -70,7 +70,7 @@ def test_not_a_number_travels():
         "[" * 100_000,
         '{"format": "mlsys.profile"}',
         '{"format": "mlsys.profile", "schema": 1}',
-        '{"format": "mlsys.profile", "schema": 2}',
+        '{"format": "mlsys.profile", "schema": 3}',
         '{"format": "mlsys.profile", "schema": true}',
         '{"format": "mlsys.diff", "schema": 1}',
         "9" * 5000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from mlsys_studio.studio.advisor.findings import by_hand
 from mlsys_studio.studio.parsing import parse
 from mlsys_studio.studio.results import Fixed, Profiled
 
+from .pages import Page
 from .profiles import empty, typical
 
 
@@ -41,3 +43,26 @@ def test_the_verdict_on_a_trial_has_a_line_of_its_own():
     assert title.strip() == "The model waits for data The model waits for data"
     assert verdict == "  predicted 1.58x, measured 1.51x (1.44 to 1.57), kept"
     assert (remedy, reason) == ("  loader-workers", "  The gain is beyond the spread of 3 %.")
+
+
+@pytest.mark.parametrize(
+    ("relative", "said"), [(0.0026, "differs by 0.260 %"), (0.5, "differs by 50.0 %"), (0.0, "is the same")]
+)
+def test_a_difference_of_the_loss_is_said_in_the_same_words_everywhere(relative: float, said: str):
+    (trial,) = typical().trials
+    trial = replace(trial, loss_difference=relative)
+    profile, fixed = replace(typical(), trials=(trial,)), Fixed(trial, "title", 1)
+    pages = (Page(profile.html()).text, Page(fixed._repr_mimebundle_()["text/html"]).text)
+    for text in (profile.text(), str(fixed), *pages):
+        assert f"the mean loss of the same steps {said}" in " ".join(text.split())
+
+
+def test_a_trial_without_a_verdict_is_told_and_claims_no_number():
+    (trial,) = typical().trials
+    failed = replace(trial, measured=None, low=None, high=None, kept=False, reason="the cell raised KeyError: 'x'")
+    profile = replace(typical(), trials=(failed,))
+    assert type(profile).from_json(profile.to_json()) == profile
+    for text in (profile.text(), Page(profile.html()).text):
+        tried = " ".join(text.partition("Tried")[2].partition("Memory")[0].split())
+        assert "not measured" in tried and "the cell raised KeyError: 'x'" in tried
+        assert not re.search(r"measured,? \d", tried.replace("not measured", ""))

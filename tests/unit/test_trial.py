@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from mlsys_studio.profilers.profile import Finding
 from mlsys_studio.studio.advisor import trial as trials
 from mlsys_studio.studio.advisor.replay import Run, run_steps
 from mlsys_studio.studio.advisor.trial import (
+    Unfinished,
     first_sentence,
     judge,
     loss_difference,
@@ -123,7 +125,7 @@ def test_too_little_to_compare_is_one_sentence_with_what_was_measured():
     with pytest.raises(UsageError) as said:
         judged([100e6], [50e6], CROWDED)
     assert str(said.value) == (
-        "The loop sleeps: stopped after 90 s with 2 of 7 runs done; without 100.00 ms a step; with 50.00 ms a step; "
+        "stopped after 90 s with 2 of 7 runs done; without 100.00 ms a step; with 50.00 ms a step; "
         "other processes took 0.9 of 2 cores: too little to compare, and everything is as before"
     )
 
@@ -232,8 +234,27 @@ def test_a_cell_that_raises_by_itself_is_said_to(notebook):
 
 
 def test_a_refusal_names_its_reason(notebook):
-    with pytest.raises(UsageError, match="The loop sleeps: not tried, the cell saves files"):
+    with pytest.raises(UsageError, match="The loop sleeps: not tried, the cell saves files") as said:
         attempt(notebook, 0.0, CELL + "    torch.save(model, 'x')\n")
+    assert not isinstance(said.value, Unfinished)  # nothing was tried, so there is nothing to record
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("    1 / 0\n", "run again as it is the cell raised ZeroDivisionError"),
+        ("    if optimizer.state: break\n", "the cell ended after 1 steps"),
+        ("    signal.raise_signal(signal.SIGINT)\n", "interrupted with 0 of 7 runs done, and everything is as before"),
+    ],
+)
+def test_what_began_and_failed_is_on_record(notebook, line, says):
+    notebook.names["signal"] = signal
+    with pytest.raises(Unfinished, match=says) as said:
+        attempt(notebook, 0.0, CELL + line)
+    record = said.value.trial
+    assert (record.finding, record.remedy, record.measured, record.kept) == ("slow", "nap = 0", None, False)
+    assert str(said.value) == f"The loop sleeps: {record.reason}"
+    assert notebook.names["nap"] == 0.01 and not notebook.names["optimizer"].state
 
 
 def test_an_error_is_told_in_one_line_that_says_something():
