@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import UsageError
 from ..hardware import Device, lookup, peak
 from ..views.sheet import Curve, Figures, Row, Sheet, Shown
-from ..views.units import bandwidth as said_bandwidth, duration, flop, gb, number, percent, rate, three
+from ..views.units import bandwidth as said_bandwidth, counted, duration, flop, gb, number, percent, rate, three
 from .amounts import positive, share, whole
 from .architecture import Experts, Transformer
 from .compute import decode_flops, prefill_flops
@@ -138,9 +138,9 @@ class Inference(Shown):
         figures = (
             Row("time to first token", duration(self.ttft * 1e9), _said(self.prefill, roof)),
             Row("time per output token", duration(self.tpot * 1e9), _said(self.decode, roof)),
-            Row("tokens a second", three(self.tokens_per_second), f"{self.batch} sequences, while they decode"),
+            Row("tokens a second", three(self.tokens_per_second), f"{counted(self.batch, 'sequence')}, while decoding"),
             Row("until the last token", duration(self.latency * 1e9), "prefill, and a step for each further token"),
-            Row("break-even batch", _break_even(self.break_even), self._break_even()),
+            Row("break-even batch", "none" if self.break_even is None else f"{self.break_even:,}", self._break_even()),
             Row("largest batch", number(self.max_batch), self._room()),
         )
         parts: list[Any] = [Figures("", figures)]
@@ -151,8 +151,14 @@ class Inference(Shown):
         return Sheet(f"Inference of {self.model} on {_devices(roof)}", self._basis(), tuple(parts), self._notes())
 
     def _break_even(self) -> str:
-        weights = _break_even(self.break_even_weights)
-        return f"from where computing takes the time; {weights} without a cache, ridge {three(self.roof.ridge)} FLOP a byte"
+        """What the batch is at which a decode step computes as long as it reads, and why there may be none."""
+        if self.break_even is None:
+            said = "each sequence brings more cache to read than products to compute, so every batch is memory-bound"
+        else:
+            said = "sequences from which a decode step is compute-bound"
+        if self.break_even_weights is None:
+            return said
+        return f"{said}; {self.break_even_weights:,} if weights were all there is to read"
 
     def _room(self) -> str:
         each = f"{both(self.cache)} of cache a sequence"
@@ -165,7 +171,8 @@ class Inference(Shown):
         return (
             f"batch {self.batch}, prompt {self.prompt:,} tokens{known}, output {self.output:,}; weights {roof.dtype}, "
             f"cache {roof.cache_dtype}, products {roof.compute_dtype}; dense peak {rate(roof.peak)}, "
-            f"{said_bandwidth(roof.bandwidth)} ({roof.device.peak_source}; confidence {roof.device.confidence})"
+            f"{said_bandwidth(roof.bandwidth)}, ridge {three(roof.ridge)} FLOP a byte ({roof.device.peak_source}; "
+            f"confidence {roof.device.confidence})"
         )
 
     def _notes(self) -> tuple[str, ...]:
@@ -366,10 +373,6 @@ def _doubling(most: int) -> list[int]:
 def _said(step: Pass, roof: Roof) -> str:
     each = " each" if roof.tp > 1 else ""
     return f"{flop(step.flops)}, {gb(step.bytes)}{each}: {three(step.intensity)} FLOP a byte, {step.bound}-bound"
-
-
-def _break_even(batch: int | None) -> str:
-    return "none" if batch is None else number(batch)
 
 
 def _devices(roof: Roof) -> str:

@@ -72,7 +72,9 @@ def refusal(
         return refused("experts", f"ep={layout.ep} does not divide {max(mlp.count for mlp in experts)} experts")
     if layout.pp * layout.chunks > most:
         return refused(
-            "stages", f"{layout.pp} stages x {layout.chunks} chunks are more than {model.layers} layers and both ends"
+            "stages",
+            f"{layout.pp} stages{f' x {layout.chunks} chunks' * (layout.chunks > 1)} are more than {model.layers} layers "
+            "and both ends",
         )
     if sequence % (2 * layout.cp if layout.cp > 1 else 1):
         return refused(

@@ -82,7 +82,7 @@ class LiveMemory(Shown):
                 Grid("Largest at the peak", ("operator", "bytes"), tuple((name, size(n)) for name, n in self.largest)),
             ),
             (
-                "not seen: what a kernel takes for itself, fragmentation, the device's context",
+                "not seen: workspaces of kernels (cuDNN, oneDNN, cuBLAS), fragmentation, the device's context",
                 "a model may do more on tensors without data: transformers then writes its causal mask",
             ),
         )

@@ -233,7 +233,8 @@ def estimate(
     slicing = Slicing(tp, layout.ep, layout.sequence_parallel, kernels, sequence, recompute if train else "none")
     setting = Setting(model.name, mode, batch, sequence, m, layout, stored, optimizer, recompute, kernels, block)
     cache = itemsize(cache_dtype or stored.compute)
-    every = stages(model, slicing, layout.pp, layout.chunks, None if cuts is None else tuple(cuts))
+    places = None if cuts is None else _places(cuts, layout.pp * layout.chunks)
+    every = stages(model, slicing, layout.pp, layout.chunks, places)
     worst, stage = max(
         ((_parts(model, each, setting, cache), each) for each in every), key=lambda found: found[0].total
     )
@@ -348,6 +349,12 @@ def _known(mode: str, recompute: str, optimizer: str, headroom: float) -> None:
         if given not in known:
             raise UsageError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     share("headroom", headroom)
+
+
+def _places(cuts: Any, runs: int) -> tuple[int, ...]:
+    if not isinstance(cuts, list | tuple) or not all(type(place) is int for place in cuts):
+        raise UsageError(f"cuts must be {runs + 1} growing places from 0, such as [0, 4, 8], and {cuts!r} are not")
+    return tuple(cuts)
 
 
 def _stored(given: str | None) -> Precision:

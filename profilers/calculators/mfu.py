@@ -46,7 +46,7 @@ def mfu(
     tokens_per_second: float | None = None,
     iteration_seconds: float | None = None,
     flops_per_second: float | None = None,
-    share: float | None = None,
+    mfu: float | None = None,
     batch: int | None = None,
     recompute: Recompute = "none",
     convention: str = "counted",
@@ -57,7 +57,7 @@ def mfu(
     """MFU, HFU, tokens/s and seconds an iteration from any one of them.
 
     Give one of `tokens_per_second` (all devices together), `iteration_seconds` (with `batch`, the sequences of all
-    devices), `flops_per_second` (one device's) and `share` (an MFU, 0 to 1). `device` is a name, by default this
+    devices), `flops_per_second` (one device's) and `mfu` (0 to 1). `device` is a name, by default this
     machine's GPU; `peak` is a device's dense peak in FLOP/s, by hand.
 
     Raises
@@ -78,7 +78,7 @@ def mfu(
         tokens_per_second=tokens_per_second,
         iteration_seconds=iteration_seconds,
         flops_per_second=flops_per_second,
-        mfu=share,
+        mfu=mfu,
     )
     shares = {name: _share(name, model, sequence, run) for name in CONVENTIONS}
     return RunUtilization(model, sequence, run, {name: each for name, each in shares.items() if each is not None})

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..views.sheet import Bars, Figures, Grid, Row, Sheet, Shown
-from ..views.units import bandwidth, duration, percent, rate
+from ..views.units import bandwidth, counted, duration, percent, rate
 from .amounts import whole
 from .architecture import Transformer
 from .cluster import Cluster, Rates, rates
@@ -33,7 +33,8 @@ from .step_time import StepTime, cuts, step_time
 
 BEST = 10
 _READING = (
-    "rerun: what is recomputed; batch: sequences of a micro-batch x micro-batches of a rank; GB: a device's, beside "
+    "schedule: 1f1b x8 is interleaved 1F1B, 8 parts of the model on each stage; ZB-H1 a zero-bubble one; rerun: what is "
+    "recomputed; batch: sequences of a micro-batch x micro-batches of a rank; GB: of a device, beside "
     f"{percent(HEADROOM)} headroom"
 )
 # tests/benchmarks/results/planner.txt: Megatron-LM's table on A100 (0.88 to 1.06), Llama 3's two rows on H100 (0.78, 0.79)
@@ -73,6 +74,7 @@ class Plan(Shown):
 
     model: str
     basis: str
+    assumed: str  # of rates and software
     best: tuple[Choice, ...]
     rejected: tuple[Rejected, ...]
     divisions: int  # ways to divide the devices
@@ -89,17 +91,20 @@ class Plan(Shown):
         rows = tuple(_row(each) for each in self.best)
         parts = _parts(winner.step)
         bars = tuple((name, f"{percent(s / winner.step.total)}", (s,)) for name, s in parts)
-        refused = tuple(Row(f"{each.count}", each.reason, each.example) for each in self.rejected)
-        found = f"{self.divisions} ways to divide the devices, {self.settings} settings of them"
+        refused = tuple(Row(f"{each.count:,}", each.reason, each.example) for each in self.rejected)
+        possible = self.divisions - sum(each.count for each in self.rejected)
+        found = (
+            f"Best of {counted(possible, 'way')} to divide the devices that fit, in {counted(self.settings, 'setting')}"
+        )
         return Sheet(
             f"Plan for {self.model}",
             self.basis,
             (
-                Grid(f"Best of {found}", heads, rows, 3),
+                Grid(found, heads, rows, 3),
                 Bars("Where the best one's step goes", ("share",), bars),
-                *((Figures("Refused", refused),) if refused else ()),
+                *((Figures("Refused: how many, why, and one of them", refused),) if refused else ()),
             ),
-            (*self.why, _READING, _TRUST),
+            (*self.why, _READING, self.assumed, _TRUST),
         )
 
     def to_json(self) -> str:
@@ -140,6 +145,7 @@ def plan(
     return Plan(
         model=search.model.name,
         basis=search.basis(),
+        assumed=search.assumed(),
         best=tuple(ranked[:best]),
         rejected=_summary(refused),
         divisions=len(choices) + len(refused),
@@ -261,15 +267,24 @@ class _Search:
         ).total
 
     def basis(self) -> str:
-        c, r = self.cluster, self.rates
+        c = self.cluster
         links = [c.intra] * (c.per_node > 1) + [c.inter] * (c.nodes > 1)
         where = "one node" if c.nodes == 1 else f"{c.nodes:,} nodes of {c.per_node}"
         ports = " and ".join(f"{link.name} {bandwidth(link.bandwidth)}" for link in links)
         return (
             f"{c.devices:,} {c.device.name} in {where}"
             f"{f', {ports} a device and direction' if links else ''}; a step is {self.global_batch:,} x "
-            f"{self.sequence:,} tokens; {self.dtype}, dense peak {rate(r.peak)}, of which and of the memory's bandwidth "
-            f"{percent(r.efficiency)}: {r.source}; software: {self.software.source}; MFU counts 3 x forward, every product"
+            f"{self.sequence:,} tokens; {self.dtype}, dense peak {rate(self.rates.peak)}"
+        )
+
+    def assumed(self) -> str:
+        """Efficiency, software and convention, and who says how fast device and links are."""
+        r, c = self.rates, self.cluster
+        links = dict.fromkeys([c.intra] * (c.per_node > 1) + [c.inter] * (c.nodes > 1))
+        sources = "; ".join(f"{link.name}: {link.source}" for link in links)
+        return (
+            f"at {percent(r.efficiency)} of dense peak and memory bandwidth ({r.source}), with {self.software.source}; MFU "
+            f"counts 3 x forward, every product; peak: {c.device.peak_source}{f'; {sources}' if sources else ''}"
         )
 
 
@@ -294,7 +309,7 @@ def _row(choice: Choice) -> tuple[str, ...]:
     return (
         described(layout),
         _schedule(layout),
-        {"none": "-", "selective": "part", "full": "full"}[candidate.recompute],
+        "-" if candidate.recompute == "none" else candidate.recompute,
         str(layout.zero),
         f"{candidate.micro_batch}x{candidate.micro_batches}",
         duration(choice.step.total * 1e9),
@@ -306,12 +321,13 @@ def _row(choice: Choice) -> tuple[str, ...]:
 def _schedule(layout: Layout) -> str:
     if layout.pp == 1:
         return "-"
-    return f"{layout.chunks} chunks" if layout.schedule == "interleaved" else layout.schedule
+    return {"interleaved": f"1f1b x{layout.chunks}", "zero-bubble": "ZB-H1"}.get(layout.schedule, layout.schedule)
 
 
 def _settings(candidate: Candidate) -> str:
-    again = {"none": "no", "selective": "selective", "full": "full"}[candidate.recompute]
-    return f"ZeRO-{candidate.layout.zero}, {candidate.micro_batch} sequence(s) a micro-batch, {again} recomputation"
+    again = "no" if candidate.recompute == "none" else candidate.recompute
+    size = counted(candidate.micro_batch, "sequence")
+    return f"ZeRO-{candidate.layout.zero}, {size} a micro-batch, {again} recomputation"
 
 
 def _parts(step: StepTime) -> list[tuple[str, float]]:

@@ -38,7 +38,7 @@ def presets() -> tuple[str, ...]:
 
 
 def note(name: str) -> str:
-    """What a preset leaves out, in a sentence; empty for most."""
+    """What is to be known of a preset, in a sentence; empty for most."""
     row = _index().get(_key(name), {})
     return row.get("note", "")
 

@@ -61,10 +61,8 @@ def stages(
     if runs > len(row):
         said = f"pp={pp}" + (f" x {chunks} chunks" if chunks > 1 else "")
         raise UsageError(f"{said} is more than the {model.layers} layers of {model.name} and both ends; give less")
-    places = even_cuts(model, runs) if cuts is None else cuts
-    bounds = list(pairwise(places))
-    growing = all(type(place) is int for place in places) and all(a < b for a, b in bounds)
-    if len(bounds) != runs or not growing or bounds[0][0] != 0 or bounds[-1][1] != len(row):
+    bounds = list(pairwise(even_cuts(model, runs) if cuts is None else cuts))
+    if len(bounds) != runs or any(a >= b for a, b in bounds) or bounds[0][0] != 0 or bounds[-1][1] != len(row):
         raise UsageError(f"cuts must be {runs + 1} growing places from 0 to {len(row)}, and {cuts} are not")
     found: dict[tuple[bool, Load], Stage] = {}
     for index in range(pp):

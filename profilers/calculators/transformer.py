@@ -72,7 +72,7 @@ class Report(Shown):
 
     def _basis(self) -> str:
         sizes = f"{self.model.layers} layers, hidden {self.model.hidden:,}, vocabulary {self.model.vocab:,}"
-        source = self.model.source or "sizes by keyword"
+        source = self.model.source or "given by keyword"
         confidence = f" ({self.model.confidence} confidence)" if self.model.confidence else ""
         peak = (
             f" Peak: {three(self.peak.flops / 1e12)} TFLOP/s {self.peak.dtype}, {self.peak.source}."
@@ -83,7 +83,9 @@ class Report(Shown):
 
     def _parameters(self) -> tuple[Row, ...]:
         p = self.parameters
-        rows = [Row("total", f"{p.total:,}", f"{three(p.total / 1e9)} B")]
+        rows = [
+            Row("total", f"{p.total:,}", f"{three(p.total / 1e9)} B" if p.total >= 1e9 else f"{three(p.total / 1e6)} M")
+        ]
         if p.idle:
             rows.append(Row("active", f"{p.active:,}", f"{percent(p.active / p.total)} of them for one token"))
         rows.append(Row("multiplied with a token", f"{p.matmul_active:,}", "matrices; no tables, norms and biases"))
@@ -115,7 +117,7 @@ class Report(Shown):
 def transformer(
     config: Any = None,
     *,
-    batch: int = 1,
+    batch: int | None = None,
     sequence: int | None = None,
     convention: str = "counted",
     recompute: Recompute = "none",
@@ -139,7 +141,8 @@ def transformer(
     Parameters
     ----------
     batch, sequence
-        Of one step, over all devices; `sequence` is by default the model's context, and at most 2048.
+        Of one step, over all devices; by default one sequence, whose iteration has no time then, of the model's context
+        and at most 2048 tokens.
     convention, recompute
         How training FLOP a token are counted, and what the run computes a second time.
     device, dtype, peak
@@ -158,8 +161,11 @@ def transformer(
         One sentence: an unknown preset, family, device, dtype or convention, a size that cannot be, a share above 100 %.
     """
     known = named_model(config, **sizes)
-    length = min(known.context or USUAL_SEQUENCE, USUAL_SEQUENCE) if sequence is None else whole("sequence", sequence)
+    longest = known.context or known.positions or USUAL_SEQUENCE
+    length = min(longest, USUAL_SEQUENCE) if sequence is None else whole("sequence", sequence)
     known.reaches(length)
+    iteration = None if batch is None else whole("batch", batch) * length
+    batch = 1 if batch is None else batch
     rates = {
         "tokens_per_second": tokens_per_second,
         "iteration_seconds": iteration_seconds,
@@ -177,7 +183,7 @@ def transformer(
             found,
             devices=devices,
             hardware_flops_per_token=done,
-            tokens_per_iteration=whole("batch", batch) * length,
+            tokens_per_iteration=iteration,
             convention=convention,
             **rates,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 from ..hardware import Device, lookup, peak
 from ..views.sheet import Figures, Row, Sheet, Shown
-from ..views.units import duration, percent, rate, three
+from ..views.units import counted, duration, flop, percent, rate, three
 from .amounts import positive, whole
 from .architecture import Transformer
 from .conventions import named
@@ -55,7 +55,7 @@ class Utilization(Shown):
             Row("MFU", percent(self.mfu), f"convention {self.convention}, {each}"),
             Row("HFU", percent(self.hfu), "recomputation counts"),
             Row("FLOP/s a device", rate(self.flops_per_second), "which the model needs"),
-            Row("tokens/s", f"{self.tokens_per_second:,.0f}", f"{self.devices:,} device{'s' * (self.devices > 1)}"),
+            Row("tokens/s", f"{self.tokens_per_second:,.0f}", counted(self.devices, "device")),
         ]
         if iteration is not None:
             rows.append(Row("iteration", duration(iteration * 1e9), f"{self.tokens_per_iteration:,.0f} tokens"))
@@ -124,13 +124,14 @@ def utilization(
         tokens = positive("tokens_per_iteration", tokens_per_iteration)
         speed, limit = tokens / value, f"at least {three(tokens / fastest)} for {tokens:,.0f} tokens of all devices"
     elif name == "flops_per_second":
-        speed, limit = value * devices / needed, f"at most {fastest * needed / devices:.4g}, of one device"
+        speed, limit = value * devices / needed, f"at most {rate(fastest * needed / devices)}, of one device"
     else:
         speed, limit = value * devices * peak.flops / needed, f"at most {three(needed / done)}"
     if speed > fastest * (1 + 1e-9):
         raise UsageError(
-            f"{name}={value:g} is {percent(speed / fastest)} of the peak: with devices={devices}, {three(done / 1e9)} "
-            f"GFLOP a token and {rate(peak.flops)} {peak.dtype} a device, {name} can be {limit}"
+            f"{name}={value:g}{f' ({rate(value)})' if name == 'flops_per_second' else ''} is {percent(speed / fastest)} of "
+            f"the peak: with devices={devices}, {flop(done)} a token and {rate(peak.flops)} {peak.dtype} a device, {name} "
+            f"can be {limit}"
         )
     return Utilization(
         mfu=speed * needed / (devices * peak.flops),

@@ -79,6 +79,11 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) < 1e15 and value == round(value) else three(value)
 
 
+def counted(count: int, thing: str) -> str:
+    """1 sequence, 4,597 settings."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def percent(share: float) -> str:
     """12.3 %."""
     return f"{round(share * 100, 1) + 0.0:.1f} %" if abs(share) < 1000 else f"{share * 100:.3g} %"

@@ -12,7 +12,7 @@ from ..subject import SAYS, sizes
 def transformer(
     model: Annotated[list[str], SAYS],
     *,
-    batch: Annotated[int, "sequences of one step, over all devices"] = 1,
+    batch: Annotated[int | None, "sequences of one step, over all devices; without it one"] = None,
     sequence: Annotated[int | None, "tokens of a sequence; without it the model's context, at most 2048"] = None,
     convention: Annotated[str, "how training FLOP a token are counted"] = "counted",
     recompute: Annotated[Literal["none", "selective", "full"], "what runs again in the backward"] = "none",
@@ -54,8 +54,8 @@ def transformer(
     if not sliders:
         return first
     moving = [
-        Slider("batch", "sequences", doublings(1, 4096, batch)),
+        Slider("batch", "sequences", doublings(1, 4096, first.batch)),
         Slider("sequence", "tokens a sequence", doublings(128, 131072, first.sequence)),
         Slider("devices", "devices", doublings(1, 16384, devices)),
     ]
-    return what_if(call.face, report, {**settings, "sequence": first.sequence}, moving)
+    return what_if(call.face, report, {**settings, "batch": first.batch, "sequence": first.sequence}, moving)

@@ -90,6 +90,11 @@ def test_a_module_with_a_config_is_known_by_its_sizes():
         ("memory lazy --inputs (1,2)", "run a lazy one once"),
         ("flops net --inputs (99999999999999999999,8)", "is no input"),
         ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tokens-per-second 1e9", "of the peak"),
+        (
+            "mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tflops 2e3",
+            "(2.00 PFLOP/s) is 202.1 % of the peak",
+        ),
+        ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --mfu 1.01", "mfu=1.01 is 101.0 % of the peak"),
         ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB", "give exactly one of"),
         ("mfu llama-3-8b --sequence 8192 --device H1000 --tokens-per-second 1", "no spec for device 'H1000'"),
         ("mfu llama-3-8b --sequence 8192 --device V100-SXM2-32GB --tokens-per-second 1", "bfloat16"),
@@ -118,7 +123,7 @@ def test_mfu_is_torchtitans():
     found = answer(f"{line} --tokens-per-second {5762 * 8}")
     assert found.run.mfu == pytest.approx(0.33, rel=0.03)
     assert found.by_convention["torchtitan"] == pytest.approx(found.run.mfu)
-    back = answer(f"{line} --share {found.run.mfu}")
+    back = answer(f"{line} --mfu {found.run.mfu}")
     assert back.run.tokens_per_second == pytest.approx(5762 * 8)
 
 

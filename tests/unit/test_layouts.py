@@ -47,7 +47,7 @@ def test_every_product_of_degrees_is_walked_once(devices):
         (Layout(dp=8), "devices", "takes 8 devices, and the cluster has 64"),
         (Layout(tp=16, dp=4), "node", "tp=16 reaches over nodes of 8"),
         (Layout(tp=8, dp=8), "KV heads", "tp=8 does not divide 4 KV heads"),
-        (Layout(pp=64), "stages", "64 stages x 1 chunks are more than 30 layers and both ends"),
+        (Layout(pp=64), "stages", "64 stages are more than 30 layers and both ends"),
         (Layout(cp=64), "sequence", "cp=64 needs a sequence divisible by 128, and 8160 is not"),
         (Layout(cp=32, dp=2), "sequence", "cp=32 needs a sequence divisible by 64, and 8160 is not"),
         (Layout(dp=64), "batch", "a batch of 96 is not divisible by dp=64"),

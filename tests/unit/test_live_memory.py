@@ -74,7 +74,7 @@ def test_a_convolutions_peak_is_below_the_allocators():
     """But for what oneDNN's kernels take for themselves, copies of their operands in another layout, as the sheet says."""
     found = measure(Pictures(), torch.randn(4, 3, 32, 32), run=True)
     assert found.allocator and 0.5 * found.allocator < found.moving <= found.allocator
-    assert "takes for itself" in str(found)
+    assert "workspaces of kernels" in str(found)
 
 
 def test_what_the_forward_keeps_is_what_autograd_saves():

@@ -17,6 +17,7 @@ EXACT = {  # elements in the published checkpoints
     "llama-65b": 65_285_660_672,
     "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248,
+    "llama-3.1-8b": 8_030_261_248,
     "llama-3-70b": 70_553_706_496,
     "llama-3-405b": 405_853_388_800,
     "llama-3.2-1b": 1_235_814_400,
@@ -95,7 +96,13 @@ def test_every_preset_says_where_it_is_from_and_how_sure_that_is(name):
 
 
 def test_a_name_may_have_its_maker_and_any_case():
-    assert preset("meta-llama/Llama-3.1-8B") == preset("llama_3 8b")
+    assert preset("meta-llama/Llama-3.1-8B") == preset("llama_3.1 8b")
+
+
+def test_llama_3_and_3_1_differ_in_context_alone():
+    """8K and 128K tokens: their model cards."""
+    three, later = preset("meta-llama/Meta-Llama-3-8B"), preset("meta-llama/Llama-3.1-8B")
+    assert (three.context, later.context, three.stack == later.stack) == (8192, 131072, True)
 
 
 def test_an_unknown_name_is_told_its_neighbours_and_never_becomes_one():

@@ -60,7 +60,7 @@ def test_every_rate_leads_to_the_others():
     [  # 8 x 312e12 / 6e9 = 416,000 tokens a second is the end
         ({"tokens_per_second": 500_000}, r"tokens_per_second=500000 is 120.2 % of the peak.*at most 416,000"),
         ({"iteration_seconds": 1, "tokens_per_iteration": 832_000}, "iteration_seconds=1 is 200.0 %.*at least 2.00"),
-        ({"flops_per_second": 400e12}, r"flops_per_second=4e\+14 is 128.2 %.*at most 3.12e\+14, of one device"),
+        ({"flops_per_second": 400e12}, r"\(400 TFLOP/s\) is 128.2 %.*at most 312 TFLOP/s, of one"),
         ({"mfu": 1.2}, "mfu=1.2 is 120.0 %.*at most 1.00"),
         ({"mfu": 0.4, "tokens_per_second": 1}, "exactly one"),
         ({}, "exactly one"),
