@@ -1,0 +1,143 @@
+"""What this container may use and what it uses, by its control group: version 2, version 1, or the whole machine.
+
+The limit that kills is the smallest one on the way from the process's group up to the root, so the use that counts is
+that group's. Page cache that can be given back is no use: a limit is only felt by what remains (the "working set").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..environment import memory_total
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A resource: the folder of the group whose limit binds, and that limit; no folder: the machine's own."""
+
+    folder: Path | None
+    limit: float
+
+
+class Limits:
+    """Found once; `memory()`, `cpu_seconds()` and `oom_kills()` are read anew each time. `root` is / outside tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._unified = (root / "sys/fs/cgroup/cgroup.controllers").exists()
+        groups = _groups(root)
+        mine = {name: list(_upwards(root, name, path)) for name, path in groups.items()}
+        self.memory_limited = self._smallest(mine, "memory", ("memory.max", "memory.limit_in_bytes"), _bytes)
+        self.cpu_limited = self._cpu(mine)
+
+    @property
+    def memory_limit(self) -> float:
+        return self.memory_limited.limit
+
+    @property
+    def cpu_limit(self) -> float:
+        return self.cpu_limited.limit
+
+    def memory(self) -> float | None:
+        """Bytes in use that cannot be given back."""
+        folder = self.memory_limited.folder
+        if folder is None:
+            return _machine_memory(self._root)
+        name, cache = ("memory.current", "inactive_file") if self._unified else ("memory.usage_in_bytes", "total_inactive_file")  # fmt: skip
+        used = number(folder / name)
+        return None if used is None else used - _keyed(folder / "memory.stat").get(cache, 0)
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time used so far by the group that is limited, else by the machine."""
+        folder = self.cpu_limited.folder
+        if folder is not None and self._unified:
+            used = _keyed(folder / "cpu.stat").get("usage_usec")
+            return None if used is None else used / 1e6
+        if folder is not None:
+            used = number(self._root / "sys/fs/cgroup/cpuacct" / folder.relative_to(self._root / "sys/fs/cgroup/cpu") / "cpuacct.usage")  # fmt: skip
+            return None if used is None else used / 1e9
+        words = _text(self._root / "proc/stat").partition("\n")[0].split()
+        busy = [int(words[i]) for i in (1, 2, 3, 6, 7, 8)] if len(words) > 8 else []
+        return sum(busy) / os.sysconf("SC_CLK_TCK") if busy else None
+
+    def oom_kills(self) -> float | None:
+        folder = self.memory_limited.folder
+        if folder is not None:
+            name = "memory.events" if self._unified else "memory.oom_control"
+            return _keyed(folder / name).get("oom_kill")
+        return _keyed(self._root / "proc/vmstat").get("oom_kill")
+
+    def _cpu(self, mine: dict[str, list[Path]]) -> Limited:
+        cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        quota = self._smallest(mine, "cpu", ("cpu.max", "cpu.cfs_quota_us"), _cores)
+        return quota if quota.limit < cores else Limited(quota.folder, cores)
+
+    def _smallest(self, mine: dict[str, list[Path]], controller: str, names: tuple[str, str], read) -> Limited:
+        whole = float(memory_total(self._root) or 0) if controller == "memory" else float("inf")
+        found = Limited(None, whole)
+        for folder in mine.get("" if self._unified else controller, []):
+            limit = read(folder / names[0 if self._unified else 1])
+            if limit is not None and limit < found.limit:
+                found = Limited(folder, limit)
+        return found
+
+
+def _groups(root: Path) -> dict[str, str]:
+    """{controller: path}; of version 2 the controller is ""."""
+    rows = (line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines())
+    return {name: row[2] for row in rows if len(row) == 3 for name in row[1].split(",")}
+
+
+def _upwards(root: Path, controller: str, path: str) -> Iterator[Path]:
+    """The group's folder and those above it. A container often sees its own group at the root, under a path it lacks."""
+    base = root / "sys/fs/cgroup" / controller
+    folder = base / path.strip("/")
+    if not folder.is_dir():
+        folder = base
+    while True:
+        yield folder
+        if folder == base:
+            return
+        folder = folder.parent
+
+
+def _bytes(file: Path) -> float | None:
+    return number(file)  # "max" is no number
+
+
+def _cores(file: Path) -> float | None:
+    words = _text(file).split()
+    if len(words) == 1 and file.name == "cpu.cfs_quota_us":
+        words.append(_text(file.with_name("cpu.cfs_period_us")))
+    if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit() or not int(words[1]):
+        return None
+    return int(words[0]) / int(words[1])
+
+
+def _machine_memory(root: Path) -> float | None:
+    rows = {name: words.split()[0] for name, _, words in (r.partition(":") for r in _text(root / "proc/meminfo").splitlines()) if words}  # fmt: skip
+    if not {"MemTotal", "MemAvailable"} <= rows.keys():
+        return None
+    return 1024.0 * (int(rows["MemTotal"]) - int(rows["MemAvailable"]))
+
+
+def number(file: Path) -> float | None:
+    """The one number in a file."""
+    text = _text(file).strip()
+    return float(text) if text.isdigit() else None
+
+
+def _keyed(file: Path) -> dict[str, float]:
+    """A file of "name number" lines."""
+    rows = (line.split() for line in _text(file).splitlines())
+    return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,61 @@
+"""The steps of a training loop, published from its own thread into the second lane of the kernel's ring.
+
+`publish` is called once a step whether anybody watches or not, so it is short and takes no lock: without a ring it is
+one comparison. The training thread is the lane's only writer; a forked child loses the lane, for it would be a second.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from ..ledger import PHASES
+from .ring import Writer
+
+MEMORY_EVERY = 1.0  # s: asking torch for its reserved bytes takes some 20 µs
+
+_writer: Writer | None = None
+_NONE = (0,) * len(PHASES)
+_loss = math.nan
+_reserved, _asked = math.nan, 0.0
+
+
+def attach(writer: Writer | None) -> None:
+    """From now on into this lane; None: into none."""
+    global _writer
+    _writer = writer
+
+
+def attached() -> bool:
+    return _writer is not None
+
+
+def log(loss: float) -> None:
+    """The loss that the steps from now on are published with."""
+    global _loss
+    _loss = float(loss)
+
+
+def publish(number: int, wall: int, phases: Mapping[str, int]) -> None:
+    """A step has ended: how many there were, and what this one took, ns."""
+    writer = _writer
+    if writer is None:
+        return
+    now = time.monotonic()
+    if now - _asked > MEMORY_EVERY:
+        _ask(now)
+    writer.put((now, number, wall, *map(phases.get, PHASES, _NONE), _loss, _reserved))
+
+
+def _ask(now: float) -> None:
+    global _reserved, _asked
+    torch, _asked = sys.modules.get("torch"), now
+    if torch is not None and torch.cuda.is_initialized():
+        _reserved = float(torch.cuda.memory_reserved())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: attach(None))
