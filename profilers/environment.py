@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .ceilings import cache_folder
+from .compiling import Toolchain, toolchain
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # the only environment variables ever read or stored
 PACKAGES = ("torch", "triton", "numpy", "ipython", "ipykernel", "jupyterlab")
@@ -66,6 +67,7 @@ class Machine:
     clock: str | None  # the kernel's clock source
     cache: Path  # the user's cache folder for this package
     cache_writable: bool
+    toolchain: Toolchain  # of torch.compile, on the CPU
 
     @property
     def cpus_usable(self) -> int:
@@ -99,6 +101,7 @@ def look(root: Path = Path("/")) -> Machine:
         clock=_text(root / "sys/devices/system/clocksource/clocksource0/current_clocksource"),
         cache=cache_folder(),
         cache_writable=_writable(cache_folder()),
+        toolchain=toolchain(),
     )
 
 

@@ -152,11 +152,20 @@ def _software(machine: Machine, torch: Torch | None) -> Iterator[Check]:
         mend = None if torch.kineto else _install("--force-reinstall torch")
         found = "traces can be recorded" if torch.kineto else "this torch was built without Kineto: no operator times"
         yield Check("torch.profiler", "ok" if torch.kineto else "fail", found, mend)
+    yield _compiler(machine)
     if machine.driver and machine.driver.gpus:
         yield _package(machine, "triton", (3, 6), "warn", "the Triton kernels and torch.compile need it")
     yield _package(machine, "ipython", (8, 18), "warn", "%mlsys needs it")
     yield _package(machine, "ipykernel", (7,), "warn", "notebooks need it; live numbers while a cell runs need 7")
     yield _package(machine, "jupyterlab", (4, 6), "warn", "`make lab` needs it")
+
+
+def _compiler(machine: Machine) -> Check:
+    lack = machine.toolchain.lack()
+    if lack is None:
+        return Check("compiler", "ok", f"{machine.toolchain.compiler}, for torch.compile on the CPU")
+    what, mend = lack
+    return Check("compiler", "warn", f"torch.compile will fail on the CPU: {what}", mend)
 
 
 def _gpu(machine: Machine, torch: Torch | None) -> Iterator[Check]:

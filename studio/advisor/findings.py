@@ -259,7 +259,7 @@ def launches(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         "launch",
         "The step is bound by dispatch",
         evidence,
-        f"at most: model.compile(){batch}",
+        f"at most: model = torch.compile(model){batch}",
         "compile",
     )
 
@@ -272,7 +272,7 @@ def elementwise(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     names = ", ".join(dict.fromkeys(r.name.removeprefix("aten::") for r in rows[:4]))
     evidence = f"{_share(saves, ledger)} in operators bound by memory: {names}"
     return _finding(ledger, saves, "memory", "Elementwise chains move the same bytes again and again", evidence,
-                    "at most: model.compile() fuses them", "compile")  # fmt: skip
+                    "at most: model = torch.compile(model) fuses them", "compile")  # fmt: skip
 
 
 def recomputation(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...profilers.compiling import toolchain
 from ...profilers.loop import Loop
 from ...profilers.profile import Finding
 
@@ -304,29 +305,43 @@ class FusedOptimizer:
 
 @dataclass(frozen=True, slots=True)
 class Compile:
-    """Compiles the model in place; the first step pays for it."""
+    """Compiles the model in place; the first step pays for it.
+
+    `compile()` of a bare nn.Sequential compiles nothing (torch 2.13): dynamo skips frames of torch.nn, and there is no
+    other. Such a model gets a frame of ours to begin with.
+    """
 
     changes: str = "model"
     numerics: bool = True
 
     def preview(self, subjects: Subjects) -> str:
         names = subjects.names_of(subjects.model)
-        return f"{names[0] if names else 'model'}.compile()"
+        name = names[0] if names else "model"
+        return f"{name} = torch.compile({name})" if self._is_torchs_own(subjects.model) else f"{name}.compile()"
+
+    @staticmethod
+    def _is_torchs_own(model: object) -> bool:
+        return type(model).__module__.startswith("torch.nn.")
 
     def refusal(self, subjects: Subjects) -> str:
-        import shutil
-
         if subjects.model is None:
             return gone("model")
-        if subjects.loop.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-            return "torch.compile needs a C++ compiler on a CPU: apt-get install g++"
+        if subjects.loop.device == "cpu" and (lack := toolchain().lack()):
+            what, mend = lack
+            return f"torch.compile would fail on the CPU, {what}: {mend}"
         return ""
 
     def apply(self, subjects: Subjects) -> Undo:
         model = subjects.model
         assert model is not None
+        import torch
+
         before = vars(model).get("_compiled_call_impl")
-        model.compile()
+        if self._is_torchs_own(model):
+            called = model._call_impl
+            model._compiled_call_impl = torch.compile(lambda *args, **kwargs: called(*args, **kwargs))
+        else:
+            model.compile()
 
         def undo() -> None:
             vars(model).pop("_compiled_call_impl", None)  # the class has it too, as None

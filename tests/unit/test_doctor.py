@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from mlsys_studio.profilers import environment as facts
+from mlsys_studio.profilers.compiling import Toolchain
 from mlsys_studio.profilers.environment import Driver, Gpu, Machine
 from mlsys_studio.studio import doctor
 from mlsys_studio.studio.doctor import Check, Examination, Torch, diagnose
 
 GIB = 2**30
+TOOLS = Toolchain("g++", True, Path("/include"), True, Path("/torch"), Path("/tmp/inductor"))
 VERSIONS = {
     "torch": "2.13.0+cu130",
     "triton": "3.7.1",
@@ -49,6 +51,7 @@ HEALTHY = Machine(
     clock="tsc",
     cache=Path("cache"),
     cache_writable=True,
+    toolchain=TOOLS,
 )
 TORCH = Torch(gpus=2, kineto=True, threads=16, nccl="2.28.3")
 
@@ -109,6 +112,15 @@ SICK: list[tuple[str, dict[str, Any], Torch | None, str, str, str]] = [
     ("open files", {"open_files": 1024}, TORCH, "warn", "1024", "ulimit -n 65536"),
     ("disk", {"disk_free": GIB}, TORCH, "warn", "1.0 GiB free", "free some"),
     ("cache", {"cache_writable": False}, TORCH, "warn", "cannot be written", "MLSYS_CACHE_DIR"),
+    ("compiler", {"toolchain": replace(TOOLS, found=False)}, TORCH, "warn", "torch.compile will fail", "install g++"),
+    (
+        "compiler",
+        {"toolchain": replace(TOOLS, torch=Path("/my clone/torch"))},
+        TORCH,
+        "warn",
+        "a path with a blank in it",
+        "type make there",
+    ),
     ("clock", {"clock": "hpet"}, TORCH, "warn", "hpet is slow", "echo tsc"),
 ]
 

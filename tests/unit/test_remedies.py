@@ -1,6 +1,8 @@
 """Remedies: what they change, that it is put back by identity, and that batches and parameters stay the same."""
 
+import functools
 import gc
+import pickle
 from collections import namedtuple
 
 import pytest
@@ -291,8 +293,32 @@ def test_optimizers_that_cannot_be_fused_are_refused(make, says, notebook):
 
 def test_what_needs_the_right_machine_says_so(notebook, monkeypatch):
     assert "CUDA devices only" in REMEDIES["tf32"].refusal(notebook.subjects())
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert "apt-get install g++" in REMEDIES["compile"].refusal(notebook.subjects())
+    refused = REMEDIES["compile"].refusal(notebook.subjects())
+    assert (
+        "torch.compile would fail on the CPU, there is no C++ compiler" in refused and "apt-get install g++" in refused
+    )
+    assert REMEDIES["compile"].refusal(notebook.subjects(device="cuda")) == ""
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), mlp])
+def test_compile_really_compiles(make, notebook, monkeypatch):
+    """Witness: dynamo's own count of graphs. In torch 2.13 `nn.Sequential.compile()` makes none."""
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    model = notebook.names["model"] = make()
+    x = torch.randn(3, next(model.parameters()).shape[1])
+    plain = model(x)
+    undo = REMEDIES["compile"].apply(notebook.subjects())
+    assert torch.equal(model(x), plain) and counters["stats"]["unique_graphs"] == 1
+    kept = pickle.loads(pickle.dumps(model))
+    assert torch.equal(kept(x), plain) and kept._compiled_call_impl is None
+    undo()
+    assert torch.equal(model(x), plain) and counters["stats"]["unique_graphs"] == 1
 
 
 def test_garbage_somebody_froze_already_is_left_frozen(notebook):
