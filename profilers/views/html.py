@@ -18,7 +18,7 @@ from .shares import Shares
 from .stacks import lines_html
 from .style import SCOPE, STYLE
 from .svg import strip, waterfall
-from .text import headline_numbers, headline_sentences, memory_items, trial_reason
+from .text import bases, headline_numbers, headline_sentences, memory_items, trial_reason
 from .units import bandwidth, duration, ms, number, percent, places, rate, ratio
 
 _OPEN_ROWS, _MOST_ROWS = 12, 60
@@ -29,7 +29,7 @@ def profile_html(profile: Profile) -> str:
     """Self-contained; the style comes with it, under its own class."""
     return view(
         heading(profile),
-        account(profile.ledger) if profile.ledger else phases(profile.steps),
+        account(profile.ledger, bases(profile)) if profile.ledger else phases(profile.steps),
         lines_html(profile.lines),
         findings(profile.findings),
         trials(profile.trials),
@@ -78,8 +78,11 @@ def heading(profile: Profile) -> Markup:
     )
 
 
-def account(ledger: Ledger) -> Markup:
-    """The waterfall, and the table that is its legend: cause × phase, ms a step, darker where more went."""
+def account(ledger: Ledger, said: str = "") -> Markup:
+    """The waterfall, and the table that is its legend: cause × phase, ms a step, darker where more went.
+
+    `said` is what its total has to do with the headline.
+    """
     phases_seen, decimals = list(ledger.by_phase()), places(ledger.wall_ns / ledger.steps)
     cells = {(entry.phase, entry.cause): entry.nanoseconds for entry in ledger.entries}
     shares, most = Shares.of(ledger).by_cause, max(cells.values(), default=1)
@@ -113,6 +116,7 @@ def account(ledger: Ledger) -> Markup:
         "Where the time of a step went",
         waterfall(ledger),
         table([*heads(["cause"], []), *heads([], phases_seen, "roomy"), *heads([], ["ms/step", "%"])], rows, foot),
+        tag("p", said, class_="soft") if said else None,
         evidence(ledger),
     )
 

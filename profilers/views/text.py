@@ -26,7 +26,9 @@ def profile_text(profile: Profile, width: int = 80) -> str:
     width = max(40, width)
     blocks = (
         headline(profile, width),
-        account(profile.ledger, width) if profile.ledger else phases(profile.steps, width),
+        [*account(profile.ledger, width), *wrap(bases(profile), width)]
+        if profile.ledger
+        else phases(profile.steps, width),
         lines_text(profile.lines, width),
         memory_text(profile.memory_use, width),
         steps(profile.steps, width),
@@ -111,6 +113,20 @@ def account(ledger: Ledger, width: int) -> list[str]:
     lines.append(pad(f"a profiled step, mean of {ledger.steps}", LABEL + room) + numbers(ledger.entries))
     by_phase = ", ".join(f"{phase} {ms(ns / ledger.steps, decimals)}" for phase, ns in ledger.by_phase().items())
     return [*lines, "", *wrap(f"By phase, ms/step: {by_phase}.", width)]
+
+
+def bases(profile: Profile) -> str:
+    """Why the ledger's total, the headline and the findings' predictions are of three lengths of a step."""
+    times, ledger = profile.steps, profile.ledger
+    if ledger is None:
+        return ""
+    step, profiler = ledger.wall_ns / ledger.steps, ledger.nanoseconds("measurement") / ledger.steps
+    said = f"The ledger and the findings are of the {ledger.steps} profiled steps, {duration(step)} each on average"
+    if profiler:
+        said += f" ({duration(profiler)} of it the profiler's own, which predictions leave out)"
+    if times.clean:
+        said += f"; the headline is the median of the {len(times.clean)} clean ones, {duration(times.median)}"
+    return said + "."
 
 
 def bar(began: int, part: int, whole: int, width: int) -> str:

@@ -1,7 +1,7 @@
 """Findings: a ledger entry that is large, why, and what removing it would gain. One small pure rule a finding.
 
-A prediction is arithmetic on the ledger and nothing else: the step as measured over the step without the seconds the
-rule says a remedy removes. Where those seconds are an upper bound, the advice says "at most"; where they may be those
+The evidence is in the ledger's own numbers, the share of a profiled step. A prediction is arithmetic on them and nothing
+else: that step less the profiler's cost, over the same without the seconds the rule says a remedy removes. Where those seconds are an upper bound, the advice says "at most"; where they may be those
 that something outside the loop took from the profiled steps, the evidence says "doubtful".
 """
 
@@ -16,6 +16,7 @@ from typing import Self
 from ...profilers.ledger import Ledger
 from ...profilers.loop import Loop
 from ...profilers.profile import Finding, Profile
+from ...profilers.views.units import ms, percent, places
 
 WORTH = 0.03  # of the step: smaller losses are not worth a user's attention
 TIMED_IN = {  # the phases whose measured time a finding rests on; those of FLOPs and a peak rest on none, others on all
@@ -106,7 +107,9 @@ def _ms(ns: float) -> str:
 
 
 def _share(ns: float, ledger: Ledger) -> str:
-    return f"{_ms(ns)} of {_ms(step_ns(ledger))} a step ({ns / step_ns(ledger):.0%})"
+    """As the ledger prints it: of its own total, with its decimals."""
+    step = ledger.wall_ns / ledger.steps
+    return f"{ms(ns, places(step))} of {ms(step, places(step))} ms a step ({percent(ns / step)})"
 
 
 def _reasons(ledger: Ledger, cause: str, phase: str | None = None, most: int = 3) -> str:

@@ -111,4 +111,4 @@ def test_the_finding():
     found = replace(typical(), ledger=ledger({("forward", "useful"): 300 * ms, ("forward", "compile"): 100 * ms}))
     raised = names["recompiling"](found, found.ledger, found.loop)
     assert raised.predicted == pytest.approx(4 / 3)
-    assert "25%" in raised.evidence
+    assert "25.0 %" in raised.evidence

@@ -144,7 +144,7 @@ def test_each_cause_has_its_finding(cell, key):
     found = only(WORK | {cell: 20.0})
     assert found.key == key
     assert found.predicted == pytest.approx(100 / 80)
-    assert "20.00 ms of 100.00 ms a step (20%)" in found.evidence
+    assert "20.0 of 100.0 ms a step (20.0 %)" in found.evidence
 
 
 def test_memory_bound_operators():
@@ -178,6 +178,20 @@ def test_below_three_percent_nobody_is_bothered(stall, found):
 def test_the_profilers_own_time_is_not_the_steps():
     found = only(WORK | {("logging", "io"): 20, ("forward", "measurement"): 100})
     assert found.predicted == pytest.approx(100 / 80)
+
+
+def test_evidence_repeats_the_ledgers_own_numbers():
+    """Witness: the printed table, read back. 20 of 100 + 25 ms are 16 %, and the prediction leaves the 25 out."""
+    found = profile(WORK | {("logging", "io"): 20, ("forward", "measurement"): 25})
+    found = replace(found, findings=findings(found))
+    table, _, rest = found.text().partition("a profiled step")
+    (row,) = [line.split() for line in table.splitlines() if line.startswith("io ")]
+    (whole,) = [line.split() for line in found.text().splitlines() if line.startswith("a profiled step")]
+    assert f"{row[-2]} of {whole[-2]} ms a step ({row[-1]} %)" in found.findings[0].evidence
+    assert (row[-1], found.findings[0].predicted) == ("16.0", pytest.approx(100 / 80))
+    said = " ".join(rest.split())
+    assert "of the 4 profiled steps, 125 ms each on average (25.0 ms of it the profiler's own" in said
+    assert "the headline is the median of the 5 clean ones, 125 ms" in said
 
 
 def test_the_largest_saving_comes_first():
