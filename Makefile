@@ -19,6 +19,8 @@ READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.ready-tests
 # torchvision's wheel wants the torch it was built with and, beside another, breaks transformers: so not among packages.
 VISION := torchvision==0.28.0 timm==1.0.31 pillow==13.0.0
+# Jupyter refuses to serve as root unless it is told so; in a container one often has no choice.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 BENCHMARKS := $(sort $(wildcard tests/benchmarks/*.py))
 
 # pip tells one line a package. In a virtual environment of our own it is no news that we are root, that there is a newer
@@ -42,7 +44,7 @@ test: $(TESTS_READY)
 	@$(PY) -m pytest tests -m "not gpu and not slow"
 
 lab: $(READY)
-	@$(VENV)/bin/jupyter lab notebooks/00_quickstart.ipynb
+	@$(VENV)/bin/jupyter lab $(AS_ROOT) notebooks/00_quickstart.ipynb
 
 lint: $(TESTS_READY)
 	@$(PY) -m ruff check .

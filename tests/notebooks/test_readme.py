@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +62,21 @@ def test_what_make_is_asked_for_is_there():
     asked = set(re.findall(r"`make (\w+)`", README))
     assert asked >= {"demo", "test", "lab"}
     assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in asked)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False)])
+def test_lab_is_told_that_it_is_root_only_where_it_is(user: int, told: bool, tmp_path: Path):
+    """Witness: what make would run, with an `id` of ours."""
+    fake = tmp_path / "id"
+    fake.write_text(f"#!/bin/sh\necho {user}\n")
+    fake.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True
+    )
+    (line,) = [line for line in ran.stdout.splitlines() if "jupyter lab" in line]
+    assert ("--allow-root" in line) is told
 
 
 def test_folders_and_links_exist():
