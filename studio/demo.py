@@ -48,7 +48,7 @@ def main() -> int:
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     began, root, said = time.time(), home(), partial(print, flush=True)
-    said(f"{NOTEBOOK}, cell by cell; about 90 seconds on two cores")
+    said(f"{NOTEBOOK}, cell by cell")
     try:
         root.joinpath(REPORT).unlink(missing_ok=True)
         run(read(), root, said)
