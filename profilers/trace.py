@@ -19,7 +19,9 @@ import numpy as np
 from .errors import UsageError
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import PROCESSES, Kind, kind, known
-from .traces.events_json import Args, Event, EventStream, ShapedArgs
+from .traces.events_json import Args, Detail, Event, EventStream, ShapedArgs
+from .traces.memory_events import NAME as MEMORY
+from .traces.memory_events import MemoryColumns, MemoryEvents
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -51,6 +53,7 @@ class Trace:
     devices: tuple[str, ...]  # names, as the trace tells them
     uncounted: tuple[str, ...]  # categories nobody here knows, with their events
     warnings: tuple[str, ...]  # what could not be read, and what looks odd
+    memory: MemoryEvents | None = None  # None: not asked for
 
     def __len__(self) -> int:
         return len(self.start)
@@ -77,15 +80,15 @@ class Trace:
         return sorted(((n, a, b) for n, (a, b) in found.items()), key=lambda step: step[1])
 
 
-def read(path: str | Path, progress: Progress | None = None, shapes: bool = False) -> Trace:
+def read(path: str | Path, progress: Progress | None = None, detail: Detail | None = None) -> Trace:
     """The trace in a file. Raises UsageError where there is none; what was lost of one is in its `warnings`.
 
-    shapes: keep what operators were called with, too; it costs half the time again.
+    detail: keep what operators were called with ("shapes", half the time again), or what the allocator did ("memory").
     """
     path = Path(path)
     try:
-        stream = EventStream(Source(path, progress), shapes)
-        columns = _Columns(shapes)
+        stream = EventStream(Source(path, progress), detail)
+        columns = _Columns(detail)
         for events in stream.batches():
             columns.add(events)
         if stream.is_list and stream.unreadable and not stream.events:
@@ -106,11 +109,12 @@ class _Codes(dict):
 class _Columns:
     """Columns being filled, a batch of events at a time."""
 
-    def __init__(self, shapes: bool) -> None:
+    def __init__(self, detail: Detail | None) -> None:
         self._names, self._categories, self._lanes, self._groups = _Codes(), _Codes(), _Codes(), _Codes()
         self._groups[b""] = 0
         self._calls = _Codes({(): 0})
-        self._shapes = shapes
+        self._shapes = detail == "shapes"
+        self._memory = MemoryColumns() if detail == "memory" else None
         self._pieces: list[tuple[np.ndarray, ...]] = []
         self._open: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)  # of "B", by lane
         self._scale = 0  # ns in the unit of the file; 0: not known yet
@@ -125,6 +129,8 @@ class _Columns:
             self._append(whole, start, lengths([e.dur for e in whole], self._scale))
         if len(whole) < len(events) and (halves := [e for e in events if e.ph in ("B", "E")]):
             self._pair(halves)
+        if self._memory is not None and (said := [e for e in events if e.name == MEMORY and e.ph.lower() == "i"]):
+            self._memory.add([(e, self._lanes[e.pid, e.tid]) for e in said], self._scale or 1000)
 
     def _append(self, events: Sequence[Event], start: np.ndarray, length: np.ndarray) -> None:
         good = (start != INVALID) & (length >= 0)
@@ -208,6 +214,7 @@ class _Columns:
             tuple(_devices(header)),
             tuple(f"{c} ({n:,} events)" for c, n in counts.most_common() if n and not known(c)),
             tuple(self._warnings(stream)),
+            self._memory.events() if self._memory is not None else None,
         )
 
     def _by_process(self, category: np.ndarray, lane: np.ndarray) -> np.ndarray:
@@ -221,6 +228,8 @@ class _Columns:
 
     def _warnings(self, stream: EventStream) -> Iterable[str]:
         yield from stream.losses
+        if self._memory is not None and self._memory.skipped:
+            yield f"{self._memory.skipped:,} of the allocator's events make no sense: left out"
         if self._skipped:
             yield f"{self._skipped:,} events have no possible time or a negative duration: left out"
         if never := sum(map(len, self._open.values())):

@@ -11,7 +11,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -74,9 +74,25 @@ class ShapedEvent(Event, gc=False):
     args: ShapedArgs = ShapedArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
+class MemoryArgs(Args, gc=False, frozen=True):
+    """And what the allocator did, where that was recorded and is asked for."""
+
+    address: int = msgspec.field(name="Addr", default=0)
+    bytes: int = msgspec.field(name="Bytes", default=0)
+    allocated: int = msgspec.field(name="Total Allocated", default=0)
+    reserved: int = msgspec.field(name="Total Reserved", default=0)
+    device_type: int = msgspec.field(name="Device Type", default=0)
+    device_id: int = msgspec.field(name="Device Id", default=-1)
+
+
+class MemoryEvent(Event, gc=False):
+    args: MemoryArgs = MemoryArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+Detail = Literal["shapes", "memory"]  # what costs too much to be read every time
 _DECODERS = {
-    shapes: (msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode)
-    for shapes, event in ((False, Event), (True, ShapedEvent))
+    detail: (msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode)
+    for detail, event in ((None, Event), ("shapes", ShapedEvent), ("memory", MemoryEvent))
 }
 _each = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
@@ -86,8 +102,8 @@ WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class EventStream:
     """The events of one source. After `batches()` is exhausted, `header` and `losses` are complete."""
 
-    def __init__(self, source: Source, shapes: bool = False) -> None:
-        self._strict, self._strict_one = _DECODERS[shapes]
+    def __init__(self, source: Source, detail: Detail | None = None) -> None:
+        self._strict, self._strict_one = _DECODERS[detail]
         self.header: dict[str, Any] = {}
         self.events = 0
         self.unreadable = 0  # further events

@@ -96,7 +96,7 @@ def place_under_roofline(path: Path, progress: Callable[[Path], Progress | None]
         from .roofline import roofline  # loads torch, and nothing else here does
     except ModuleNotFoundError as missing:
         raise UsageError(f"a roofline needs {missing.name}: pip install 'mlsys-studio[torch]'") from None
-    return roofline(read(path, progress(path), shapes=True))
+    return roofline(read(path, progress(path), detail="shapes"))
 
 
 def _fields(trace: Explained) -> dict[str, Any]:

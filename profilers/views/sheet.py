@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from .columns import columns, crop, pad, plain, wrap
 from .html import heads, section, table, view
@@ -68,7 +68,16 @@ class Curve:
     limit: tuple[str, float] | None = None
 
 
-Part = Figures | Grid | Bars | Curve
+class Drawing(Protocol):
+    """A part with a file of its own, that draws itself, such as `stack.py`."""
+
+    @property
+    def title(self) -> str: ...
+    def lines(self, width: int) -> list[str]: ...
+    def markup(self) -> Markup: ...
+
+
+Part = Figures | Grid | Bars | Curve | Drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ def _part_text(part: Part, width: int) -> list[str]:
             body = _bars_text(part, width)
         case Curve():
             body = _curve_text(part, width)
+        case _:
+            body = [crop(line, width) for line in part.lines(width)]
     return [crop(part.title, width), *body] if part.title else body
 
 
@@ -231,6 +242,8 @@ def _part_html(part: Part) -> Markup:
             return _bars_html(part)
         case Curve():
             return _curve_html(part)
+        case _:
+            return part.markup()
 
 
 def _curve_html(curve: Curve) -> Markup:

@@ -1,7 +1,8 @@
-"""`memory`: of a live model's step on tensors without data, of a known architecture by closed form."""
+"""`memory`: of a live model's step on tensors without data, of a known architecture by closed form, of a saved trace."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ...profilers.errors import UsageError
@@ -11,8 +12,9 @@ from ..subject import SAYS, arguments, subject
 
 @verb
 def memory(
-    model: Annotated[list[str], SAYS],
+    model: Annotated[list[str] | None, SAYS] = None,
     *,
+    trace: Annotated[Path | None, "of what was recorded instead: a profiler's trace or a CUDA memory snapshot"] = None,
     inputs: Annotated[Any, Expression("of a live model: a tensor, a tuple, or a dict of keywords")] = None,
     run: Annotated[bool, "of a live model: also take the step for real, and ask the allocator"] = False,
     batch: Annotated[int, "sequences of a micro-batch on one rank; in inference all of a replica"] = 1,
@@ -37,24 +39,31 @@ def memory(
     call: Call,
 ) -> Any:
     """What a training step or a server needs of a device's memory, part by part, and whether it fits."""
+    layout = {"zero": zero, "dp": dp, "tp": tp, "pp": pp, "cp": cp, "ep": ep}
+    asked = {
+        "sequence": sequence,
+        "batch": batch != 1,
+        "mode": mode != "train",
+        "device": device,
+        "precision": precision,
+        "recompute": recompute != "none",
+        "no-flash": not flash,
+        **{name: degree != (name != "zero") for name, degree in layout.items()},
+        "micro-batches": micro_batches,
+        "cache-dtype": cache_dtype,
+        "sliders": sliders,
+    }
+    if trace is not None:
+        others = {"inputs": inputs is not None, "run": run, "optimizer": optimizer, **asked}
+        return _recorded(trace, model, [name for name, given in others.items() if given])
+    if not model:
+        raise UsageError(
+            "memory of what? type a preset such as llama-3-8b, sizes such as hidden=4096, or --trace trace.json"
+        )
     found = subject(model, call)
     from ...profilers.calculators.architecture import Transformer
 
-    layout = {"zero": zero, "dp": dp, "tp": tp, "pp": pp, "cp": cp, "ep": ep}
     if not isinstance(found, Transformer):
-        asked = {
-            "sequence": sequence,
-            "batch": batch != 1,
-            "mode": mode != "train",
-            "device": device,
-            "precision": precision,
-            "recompute": recompute != "none",
-            "no-flash": not flash,
-            **{name: degree != (name != "zero") for name, degree in layout.items()},
-            "micro-batches": micro_batches,
-            "cache-dtype": cache_dtype,
-            "sliders": sliders,
-        }
         return _live(found, model[0], inputs, run, optimizer, [name for name, given in asked.items() if given])
     if inputs is not None or run:
         raise UsageError(
@@ -95,6 +104,15 @@ def _estimate(model: Any, *, zero: Any, dp: int, tp: int, pp: int, cp: int, ep: 
     from ...profilers.calculators.memory import estimate
 
     return estimate(model, layout=Layout(dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, zero=zero), **options)
+
+
+def _recorded(path: Path, model: list[str] | None, asked: list[str]) -> Any:
+    from ...profilers.traces.memory import memory_of
+
+    if model or asked:
+        extra = " ".join(model) if model else f"--{asked[0]}"
+        raise UsageError(f"--trace is of what was recorded: leave out {extra!r}, which is for a model that is not run")
+    return memory_of(path)
 
 
 def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, asked: list[str]) -> Any:

@@ -59,7 +59,7 @@ def test_closed_forms(tmp_path):
         *called(5, "mine::op", 5000, 50, "bfloat16", [8]),
         x("kernel", "of nobody", 0, 7, 6000, 11, correlation=99),
     ]
-    found = roofline(read(traced(tmp_path, events), shapes=True))
+    found = roofline(read(traced(tmp_path, events), detail="shapes"))
     assert (found.device.name, found.unowned_ns) == (lookup(GPU).name, 11_000)
     mm, add, unknown, tiny = found.rows[0 if found.rows[0].operator == "aten::mm" else 1], *(
         next(r for r in found.rows if r.operator == name and r.shapes == shapes)
@@ -76,7 +76,7 @@ def test_closed_forms(tmp_path):
 def test_fp32_that_beats_its_peak_ran_as_tf32(tmp_path):
     """2 * 4096³ FLOP in 1.5 ms are 92 TFLOP/s: beyond the 19.5 of fp32, 59 % of the 156 of TF32."""
     events = called(1, "aten::mm", 0, 1500, "float32", [4096, 4096], [4096, 4096])
-    (row,) = roofline(read(traced(tmp_path, events), shapes=True)).rows
+    (row,) = roofline(read(traced(tmp_path, events), detail="shapes")).rows
     assert row.share == pytest.approx(2 * 4096**3 / 1.5e-3 / 156e12, rel=1e-4)
 
 
@@ -91,7 +91,7 @@ def test_operators_of_a_file_are_called_as_in_memory(tmp_path):
     recorded.export_chrome_trace(str(tmp_path / "t.json"))
     events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
     there = {e.correlation_id(): Call.from_event(e) for e in events if not e.is_user_annotation()}
-    trace = read(tmp_path / "t.json", shapes=True)
+    trace = read(tmp_path / "t.json", detail="shapes")
     here = dict(zip(trace.external[trace.of(Kind.OPERATOR)].tolist(), _operators(trace), strict=True))
     compared = [link for link in here if link in there and there[link].shapes]
     assert len(compared) > 20
@@ -113,7 +113,7 @@ def test_operators_of_a_file_are_called_as_in_memory(tmp_path):
 )
 def test_what_cannot_be_placed_is_refused(tmp_path, gpu, events, says):
     with pytest.raises(UsageError, match=says):
-        roofline(read(traced(tmp_path, events, gpu), shapes=True))
+        roofline(read(traced(tmp_path, events, gpu), detail="shapes"))
 
 
 def test_the_verb_prints_it(tmp_path):
