@@ -63,6 +63,7 @@ def refusal(source: str, subjects: Subjects, remedy: Remedy) -> str:
         _one_of_many()
         or _side_effect(reach, subjects.namespace)
         or _one_shot(reach, subjects.namespace)
+        or _without_end(reach, subjects)
         or _remade(reach, subjects, remedy)
         or _too_large(reach, subjects)
     )
@@ -132,6 +133,32 @@ def _one_shot(reach: Reach, namespace: Mapping[str, Any]) -> str:
             if library in ("transformers", "lightning", "pytorch_lightning", "trl"):
                 return f"the loop is inside {library}'s Trainer, which saves and logs by itself: change its arguments by hand"
     return ""
+
+
+def _without_end(reach: Reach, subjects: Subjects) -> str:
+    """A trial ends a loop by an exception (replay.py), which `except:` swallows; then only the next batch can end it."""
+    named = set(subjects.names_of(subjects.loader)) if subjects.loader is not None else set()
+    for tree in reach.trees:
+        loops = [node for node in ast.walk(tree) if isinstance(node, ast.For) and _is_fetched(node.iter, named)]
+        ended = {id(node) for loop in loops for node in ast.walk(loop)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and id(node) not in ended and _swallows(node):
+                return f"`except` in line {node.lineno} catches everything, so the loop could not be stopped after a few steps: write `except Exception:`"
+    return ""
+
+
+def _is_fetched(source: ast.expr, loaders: set[str]) -> bool:
+    """`in loader`, `in enumerate(loader)`; not `in list(loader)`, which has all its batches beforehand."""
+    if isinstance(source, ast.Call):
+        at_once = isinstance(source.func, ast.Name) and source.func.id in ("list", "tuple", "sorted")
+        return not at_once and any(_is_fetched(argument, loaders) for argument in source.args)
+    return isinstance(source, ast.Name) and source.id in loaders
+
+
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    everything = any(kind is None or (isinstance(kind, ast.Name) and kind.id == "BaseException") for kind in caught)
+    return everything and not any(isinstance(n, (ast.Raise, ast.Break, ast.Return)) for n in ast.walk(handler))
 
 
 def _one_of_many() -> str:

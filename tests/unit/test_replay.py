@@ -95,6 +95,27 @@ def test_a_cell_that_only_reads_is_not(notebook, line):
     assert refused(notebook, LOOP + "    " + line) == ""
 
 
+@pytest.mark.parametrize(
+    ("head", "handler", "line"),
+    [
+        ("for x, y in loader:", "except:\n        pass", 0),
+        ("for step, (x, y) in enumerate(loader):", "except:\n        pass", 0),
+        ("for x, y in list(loader):", "except:\n        pass", 5),
+        ("for x, y in list(loader):", "except BaseException:\n        losses = 0", 5),
+        ("for x, y in list(loader):", "except (ValueError, BaseException):\n        losses = 0", 5),
+        ("for x, y in list(loader):", "except:\n        raise", 0),
+        ("for x, y in list(loader):", "except:\n        break", 0),
+        ("for x, y in list(loader):", "except Exception:\n        pass", 0),
+        ("while True:", "except:\n        pass", 5),
+    ],
+)
+def test_a_loop_that_nothing_could_end_is_refused(notebook, head, handler, line):
+    said = refused(
+        notebook, f"{head}\n    try:\n        optimizer.zero_grad()\n        optimizer.step()\n    {handler}"
+    )
+    assert (f"line {line} catches everything" in said and "`except Exception:`" in said) if line else said == ""
+
+
 @pytest.mark.parametrize("line", ["%time 1", "!ls", "?"])
 def test_magics_are_refused(notebook, line):
     assert "not plain Python" in refused(notebook, LOOP + line + "\n%x")
