@@ -10,6 +10,7 @@ import functools
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...profilers.compiling import toolchain
@@ -194,7 +195,11 @@ def in_float32(output: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Autocast:
-    """Runs the model's forward under autocast in the reference dtype; its output comes back in float32."""
+    """Runs the model's forward under autocast in the reference dtype; its output comes back in float32.
+
+    A copy or a pickle of the model is of the model itself: a bound method is copied with its object, and pickled by the
+    name `forward`, which the class has too. So a checkpoint needs nothing of ours.
+    """
 
     changes: str = "model"
     numerics: bool = True
@@ -216,21 +221,28 @@ class Autocast:
 
         model = subjects.model
         assert model is not None
-        forward, dtype = model.forward, getattr(torch, subjects.dtype)
+        device, dtype = subjects.loop.device, getattr(torch, subjects.dtype)
 
-        @functools.wraps(forward)
-        def under_autocast(*args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(subjects.loop.device, dtype):
-                output = forward(*args, **kwargs)
-            return in_float32(output)
+        def under_autocast(forward: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(forward)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with torch.autocast(device, dtype):
+                    output = forward(*args, **kwargs)
+                return in_float32(output)
 
-        had_own = "forward" in vars(model)
-        model.forward = under_autocast
+            return wrapped
+
+        own = vars(model).get("forward")  # of this one object, as torch.compile(model) has
+        if own is not None:
+            ours = under_autocast(own)
+        else:
+            ours = MethodType(under_autocast(type(model).forward), model)
+        model.forward = ours
 
         def undo() -> None:
-            if vars(model).get("forward") is under_autocast:
-                if had_own:
-                    model.forward = forward
+            if vars(model).get("forward") is ours:
+                if own is not None:
+                    model.forward = own
                 else:
                     del model.forward
 

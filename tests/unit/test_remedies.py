@@ -1,8 +1,11 @@
 """Remedies: what they change, that it is put back by identity, and that batches and parameters stay the same."""
 
+import copy
 import functools
 import gc
 import pickle
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -207,6 +210,25 @@ def test_a_forward_of_the_users_own_is_put_back(notebook):
     undo = REMEDIES["autocast"].apply(notebook.subjects())
     undo()
     assert vars(model)["forward"] is mine
+
+
+def test_a_copy_under_autocast_has_its_own_parameters_and_a_checkpoint_needs_nothing_of_ours(notebook, tmp_path):
+    model = notebook.names["model"].eval()
+    x = torch.randn(8, 16)
+    plain = model(x)
+    undo = REMEDIES["autocast"].apply(notebook.subjects())
+    cast, twin = model(x), copy.deepcopy(model)
+    assert torch.equal(twin(x), cast) and not torch.equal(cast, plain)
+    with torch.no_grad():
+        twin[0].weight.zero_()
+    assert not torch.equal(twin(x), cast) and torch.equal(model(x), cast)
+    torch.save((model, x, plain), tmp_path / "model.pt")
+    undo()
+    load = f"""import sys, torch; sys.modules["mlsys_studio"] = None
+model, x, plain = torch.load({str(tmp_path / "model.pt")!r}, weights_only=False)
+print(torch.allclose(model(x), plain))"""
+    ran = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
+    assert ran.stdout == "True\n", ran.stderr
 
 
 def test_outputs_of_any_shape_come_back_in_float32():
