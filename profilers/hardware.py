@@ -44,6 +44,7 @@ class Device:
     notes: tuple[str, ...] = ()
     matmul_flops: Mapping[str, float] = field(default_factory=dict)  # best matmul published, FLOP/s; of few devices
     multiprocessors: int | None = None
+    attention_flops: Mapping[str, float] = field(default_factory=dict)  # {"forward", "backward"}: flash attention's best
 
     def with_ceilings(self, ceilings: Ceilings) -> Device:
         """The same device, with what was measured on it."""
@@ -145,6 +146,7 @@ def _spec(row: Mapping) -> Device:
         notes=(row["note"],) if row["note"] else (),
         matmul_flops={dtype: tera * 1e12 for dtype, tera in row.get("matmul_tera", {}).items()},
         multiprocessors=row.get("multiprocessors"),
+        attention_flops={kind: tera * 1e12 for kind, tera in row.get("attention_tera", {}).items()},
     )
 
 

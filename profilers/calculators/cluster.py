@@ -46,6 +46,7 @@ class Rates:
     multiprocessors: int | None  # None: not known, and no loss to a last wave is counted
     efficiency: float  # matmul / peak, and taken of the promised bandwidth alike
     source: str  # of the efficiency
+    attention: tuple[float, float] | None = None  # flash attention forward and backward; None: as fast as products
 
 
 def cluster(
@@ -75,12 +76,15 @@ def cluster(
 
 
 def rates(device: Device, dtype: str, efficiency: float | None = None) -> Rates:
-    """The device's rates at one efficiency: that of its best published matmul, unless given."""
+    """The device's rates at one efficiency: that of its best published matmul, unless given.
+
+    Flash attention is slower than the best matmul by as much as published, at any efficiency.
+    """
     promised = peak(device, dtype)
     if device.bandwidth is None:
         raise UsageError(f"the memory bandwidth of {device.name} is not known; give a Device with bandwidth=")
+    best = device.matmul_flops.get("bfloat16" if dtype == "float16" else dtype)  # one unit, one rate
     if efficiency is None:
-        best = device.matmul_flops.get("bfloat16" if dtype == "float16" else dtype)  # one unit, one rate
         if best is None:
             raise UsageError(
                 f"nobody published the best {dtype} matmul of {device.name}; give efficiency=, "
@@ -91,6 +95,16 @@ def rates(device: Device, dtype: str, efficiency: float | None = None) -> Rates:
         source = "given"
         if positive("efficiency", efficiency) > 1:
             raise UsageError(f"efficiency={efficiency!r} is above 1, and no device is faster than its peak")
+    attention = None
+    if device.attention_flops and best is not None:
+        slower = promised * efficiency / best
+        attention = device.attention_flops["forward"] * slower, device.attention_flops["backward"] * slower
     return Rates(
-        promised, promised * efficiency, device.bandwidth * efficiency, device.multiprocessors, efficiency, source
+        peak=promised,
+        matmul=promised * efficiency,
+        bandwidth=device.bandwidth * efficiency,
+        multiprocessors=device.multiprocessors,
+        efficiency=efficiency,
+        source=source,
+        attention=attention,
     )

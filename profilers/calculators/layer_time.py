@@ -5,8 +5,9 @@ when it is done (NVIDIA, Matrix Multiplication Background User's Guide, 3):
 
     seconds(m, n, k) = waves · 2 · tile · k / (rate of one multiprocessor) + bytes written / bandwidth
 
-so narrow slices under tensor parallelism lose to their last wave and to short sums. Everything else is bound by memory:
-bytes over bandwidth, from a count of what each kernel reads and writes (`_traffic`).
+so narrow slices under tensor parallelism lose to their last wave and to short sums. Flash attention has a rate of its own,
+slower than a matmul's: softmax waits between its products. Everything else is bound by memory: bytes over bandwidth, from
+a count of what each kernel reads and writes (`_traffic`).
 """
 
 from __future__ import annotations
@@ -212,7 +213,8 @@ def _core(a: Attention, part: Slice, rates: Rates, software: Software) -> tuple[
     if software.flash:
         pairs, divisor = pairs_of(a, part.sequence, part.sequence, "seen")
         flops = 2 * heads * pairs / divisor / part.cp * (a.head_dim + a.value_dim)
-        return Work(flops / rates.matmul), Work(2.5 * flops / rates.matmul)  # scores again: FlashAttention-2, 3.2
+        there, back = rates.attention or (rates.matmul, rates.matmul)
+        return Work(flops / there), Work(2.5 * flops / back)  # scores again: FlashAttention-2, 3.2
     s, q = part.sequence, part.sequence // part.cp
     forward = Work(heads * (_strided(q, s, a.head_dim, rates) + _strided(q, a.value_dim, s, rates)))
     score = heads * q * s

@@ -34,6 +34,16 @@ def test_the_efficiency_is_the_published_one(device, dtype, published):
     assert found.matmul / found.peak == pytest.approx(found.bandwidth / lookup(device).bandwidth)
 
 
+def test_attention_is_slower_than_products_by_as_much_as_published():
+    """FlashAttention-2: 73 and 63 % of an A100's peak; FlashAttention-3: 616 and 561 TFLOP/s of an H100 at 16k tokens."""
+    a100, h100 = rates(lookup("A100-SXM4-80GB"), "bfloat16"), rates(lookup("H100-SXM5"), "bfloat16")
+    assert a100.attention == pytest.approx((0.73 * 312e12, 0.63 * 312e12), rel=0.01)
+    assert h100.attention == pytest.approx((616e12, 561e12))
+    halved = rates(lookup("H100-SXM5"), "bfloat16", h100.efficiency / 2)
+    assert halved.attention == pytest.approx((308e12, 280.5e12))
+    assert rates(lookup("T4"), "float16", 0.8).attention is None
+
+
 def test_one_device_needs_no_link():
     assert cluster("T4", 1).nodes == 1
 

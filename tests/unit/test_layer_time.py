@@ -54,6 +54,19 @@ def test_a_device_computes_the_layers_flop(name, software, pairs):
     assert time.core.matmul * 1e12 == pytest.approx(core)
 
 
+def test_flash_attention_has_a_rate_of_its_own():
+    """Half as fast forward and a quarter backward, at which it takes 2 and 2.5 x 4 of the products' time."""
+    slow = replace(IDEAL, attention=(0.5e12, 0.25e12))
+    block = MODELS["gpt"].stack[0].block
+    usual, found = (layer_time(block, 1024, whole(), rates, CURRENT) for rates in (IDEAL, slow))
+    core = usual.core.matmul
+    assert found.core.matmul == pytest.approx(2 * core)
+    assert found.forward.matmul - usual.forward.matmul == pytest.approx(core)
+    assert found.backward.matmul - usual.backward.matmul == pytest.approx((4 - 1) * 2.5 * core)
+    plain = [layer_time(block, 1024, whole(), rates, MEGATRON21) for rates in (IDEAL, slow)]
+    assert plain[0] == plain[1]  # without flash attention its products are a matmul's
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_head_and_its_gradients_are_three_products(name):
     model = MODELS[name]
