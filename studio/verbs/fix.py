@@ -31,6 +31,9 @@ def fix(
     if undo:
         return take_back(session, number)
     found = session.profile.findings
+    if session.profile.ledger is None:
+        why = next((note for note in session.profile.notes if note.startswith("no ledger")), "no ledger: mode light")
+        raise UsageError(f"findings come from a ledger, and the last profile has {why}; then profile it again")
     if not 1 <= number <= len(found):
         known = f"type a number from 1 to {len(found)}" if found else "the last profile found nothing to change"
         raise UsageError(f"there is no finding {number}: {known}")

@@ -160,9 +160,13 @@ def test_fix_and_report_before_any_profile(shell, capsys):
 
 
 def test_a_cell_too_short_for_a_ledger_cannot_be_fixed(shell, capsys):
-    shell.run_cell("%%mlsys profile\n" + LOOP.replace("in loader", "in list(loader)[:4]"))
+    shell.run_cell("%%mlsys profile\nimport itertools\n" + LOOP.replace("in loader", "in itertools.islice(loader, 4)"))
     capsys.readouterr()
-    assert "the last profile found nothing to change" in said(shell, capsys, "%mlsys fix 1")
+    refused = said(shell, capsys, "%mlsys fix 1")
+    assert "the last profile has no ledger: the loop ended after 4 steps" in refused
+    assert re.search(r"run it for \d+ or more; then profile it again", refused)
+    shell.run_cell(f"%%mlsys profile --mode light\n{LOOP}")
+    assert "the last profile has no ledger: mode light" in said(shell, capsys, "%mlsys fix 1")
 
 
 def test_report(shell, tmp_path: Path, capsys):
