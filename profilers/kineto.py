@@ -3,17 +3,22 @@
 A take begins and ends between two steps. An interrupt may come between any two lines of ours, so `on` is set before
 the profiler starts and cleared after it has stopped; `off` then finds out what is left to do.
 
-torch's own result is read and let go before the next take: where several of them lived side by side and the garbage
-collector took them down, torch 2.13 freed a wild pointer (in libkineto::MemoryTraceLogger).
+A take ends inside the optimizer's step, which torch annotates (`record_function`). torch 2.13 frees an annotation's
+event as the profiler stops, and still writes the annotation's end into it if another profiler is on by then: where two
+takes followed each other, 1 profile in 130 crashed (pytorch/pytorch#188172 mends it for profilers of all threads). So
+every annotation that began in a take ends with it; ending it again does nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+from threading import get_ident
 from typing import Any
 
 import torch
+from torch.autograd.profiler import record_function
 
 from .events import Events, from_kineto
 from .hardware import Kind
@@ -43,10 +48,12 @@ class Take:
         self.on = False
         use = "cuda" if device == "cuda" else None
         self.profiler = Ours(use_kineto=True, use_device=use, record_shapes=shapes, profile_memory=memory)
+        self._annotations = Annotations()
         self._quiet = contextlib.ExitStack()
 
     def begin(self, clock: StepClock) -> None:
         self.on = True
+        self._annotations.watch()
         if self.memory:  # torch complains on stderr of blocks older than the take, while the step runs
             self._quiet.enter_context(without_announcements())
         with without_announcements():
@@ -63,10 +70,11 @@ class Take:
         self.end = now() if self.device == "cuda" else clock.steps[-1].end if clock.steps else now()
         self.closed = clock.steps[-1].end if clock.steps else self.end
         clock.stop_recording()
+        self._annotations.end()
         with without_announcements():
             self.profiler.__exit__(None, None, None)
-        self.on = False
         self._quiet.close()
+        self.on = False
         self.marks, self.batches = tuple(clock.marks), tuple(b for _, b in clock.batches)
         self.edges = (*self.edges[:-1], self.end)
         results: Any = self.profiler.kineto_results
@@ -81,6 +89,8 @@ class Take:
         """Stop without a result; nothing where the take has ended, or never begun."""
         if not self.on:
             return
+        with contextlib.suppress(Exception):
+            self._annotations.end()
         with contextlib.suppress(Exception), without_announcements():
             self.profiler.__exit__(None, None, None)
         if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
@@ -89,6 +99,36 @@ class Take:
         torch.autograd.profiler._run_on_profiler_stop()
         self._quiet.close()
         self.on = False
+
+
+class Annotations:
+    """Those that begin on this thread from `watch` to `end`; `end` may be interrupted, and called again."""
+
+    def __init__(self) -> None:
+        self._begun: list[record_function] = []
+        self._place: Any = record_function
+        self._enter: Any = None
+        self._noted: Any = None
+
+    def watch(self) -> None:
+        begun, enter, thread = self._begun, self._place.__enter__, get_ident()
+
+        @functools.wraps(enter)
+        def noted(annotation: record_function) -> record_function:
+            if get_ident() == thread:
+                begun.append(annotation)
+            return enter(annotation)
+
+        self._enter, self._noted = enter, noted
+        self._place.__enter__ = noted
+
+    def end(self) -> None:
+        if self._place.__enter__ is self._noted:
+            self._place.__enter__ = self._enter
+        for annotation in reversed(self._begun):
+            if annotation.record is not None:
+                self._place.__exit__(annotation, None, None, None)
+        self._begun.clear()
 
 
 def prepared() -> bool:
