@@ -22,7 +22,7 @@ def profile(
     mode: Annotated[Literal["full", "light"], "a ledger, or step times and phases only"] = "full",
     steps: Annotated[int, "profiled steps in the window"] = 5,
     stacks: Annotated[bool, "also the time of your own lines, from two more steps"] = False,
-    memory: Annotated[bool, "switched off: the memory of a step (needs MLSYS_RECORD_MEMORY=1)"] = False,
+    memory: Annotated[bool, "also the memory of a step by category, from two more steps"] = False,
     into: Annotated[str | None, "keep the Profile under this name in the notebook"] = None,
     out: Annotated[Path | None, "also write it: .html, .json or .md"] = None,
     compare: Annotated[Path | None, "a Profile saved as JSON: say what changed, exit with 1 on a regression"] = None,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import random
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from profiled import profiled, quick  # noqa: F401  quick is a fixture
+from loops import mlp, train
+from profiled import MADE_UP, profiled, quick  # noqa: F401  quick is a fixture
 from torch import nn
 
+from mlsys_studio.profilers import ceilings, recorder
 from mlsys_studio.profilers.allocations import (
     CATEGORIES,
     Change,
@@ -16,14 +24,13 @@ from mlsys_studio.profilers.allocations import (
     account,
     thinned,
 )
-from mlsys_studio.profilers.errors import UsageError
-from mlsys_studio.profilers.recording import AT_OWN_RISK, Recording, records_memory
 from mlsys_studio.profilers.timeline import Labels
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 WIDTH, BATCH, LAYERS = 128, 512, 6
 FLOAT = 4
+SOAK = 2_400  # profiles
 
 
 def by_category(instant: Instant) -> dict[str, int]:
@@ -36,8 +43,6 @@ def measured(each=lambda: None, before=None, steps: int = 80) -> MemoryUse:
     optimizer = torch.optim.AdamW(net.parameters())
     x = torch.randn(BATCH, WIDTH)
     kept = before() if before else None
-    if not records_memory():
-        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for _ in range(steps):
             optimizer.zero_grad()
@@ -89,8 +94,6 @@ def test_gradients_that_stay_are_there_all_the_time():
     """Accumulation: no zero_grad in the step, so the gradients never go."""
     net = nn.Linear(WIDTH, WIDTH)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)
-    if not records_memory():
-        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for _ in range(80):
             net(torch.ones(BATCH, WIDTH)).sum().backward()
@@ -100,14 +103,43 @@ def test_gradients_that_stay_are_there_all_the_time():
     assert held == {FLOAT * (WIDTH * WIDTH + WIDTH)}
 
 
+def soak(start: int, count: int) -> int:
+    """Profiles `start` to `start + count`, by their numbers of all shapes; how many recorded a step's memory."""
+    torch.set_num_threads(1)
+    ceilings.measure, plan, recorded = lambda *_, **__: MADE_UP, recorder.Schedule, 0
+    for number in range(start, start + count):
+        dice = random.Random(number)
+        quiet = {"clean_ns": dice.choice((0, 10**7)), "disturbed": dice.choice((-1.0, 1e9))}
+        recorder.Schedule = functools.partial(plan, **quiet)
+        with profiled(memory=True, stacks=dice.random() < 0.3) as run:
+            train(mlp(), dice.choice((20, 30, 47, 60)))
+        recorded += run.profile is not None and run.profile.memory_use is not None
+    return recorded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, SOAK, SOAK // 4))
+def test_soak(start):
+    """In a child, so that a crash of the interpreter is seen. One profile in 130 was one: see `kineto`."""
+    here = Path(__file__).parent
+    code = f"""
+import sys
+sys.path[:0] = {[str(here), str(here.parent / "unit")]!r}
+from test_allocations import soak
+print(soak({start}, {SOAK // 4}))
+"""
+    command = [sys.executable, "-X", "faulthandler", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > SOAK // 4 * 0.5
+
+
 @pytest.mark.gpu
 def test_on_cuda_the_peak_is_the_allocators_own():
     """Witness: the allocator's own maximum over the loop, whose steps are all alike."""
     net = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(4))).cuda()
     optimizer = torch.optim.AdamW(net.parameters())
     kept = torch.zeros(16 * 2**20, device="cuda")
-    if not records_memory():
-        pytest.skip(f"torch crashes now and then: set {AT_OWN_RISK}=1")
     with profiled(net, memory=True) as run:
         for step in range(90):
             if step == 10:
@@ -174,9 +206,3 @@ def test_thinning_keeps_the_peak_and_the_order():
     kept = list(thinned(points, 10_000, 100))
     assert len(kept) == 100 and kept == sorted(kept, key=lambda i: i.time)
     assert max(i.total for i in kept) == max(i.total for i in points)
-
-
-def test_memory_is_recorded_only_at_ones_own_risk(monkeypatch):
-    monkeypatch.delenv(AT_OWN_RISK, raising=False)
-    with pytest.raises(UsageError, match=f"switched off.*{AT_OWN_RISK}=1"):
-        Recording(memory=True)

@@ -12,7 +12,6 @@ from profiled import profiled, quick  # noqa: F401  quick is a fixture
 from torch import nn
 
 from mlsys_studio.profilers import forecast, kineto, stacks
-from mlsys_studio.profilers.recording import records_memory
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -73,13 +72,12 @@ def test_the_forecast_is_within_a_factor_of_two(kind, python, monkeypatch, capfd
 
     monkeypatch.setattr(kineto.Take, "finish", finished)
     monkeypatch.setattr(stacks.LineTracer, "stop", stopped)
-    with profiled(stacks=True, memory=records_memory()) as run:
+    with profiled(stacks=True, memory=True) as run:
         loop(kind, python=python)
-    assert run.profile is not None and run.profile.lines
+    assert run.profile is not None and run.profile.lines and run.profile.memory_use
     said = capfd.readouterr().err
     told = {what: int(n.replace(",", "")) for what, n in re.findall(r"(stacks|memory): .*?([\d,]+) events", said)}
-    last = -2 if records_memory() else -1
-    real = {"stacks": takes[last] + tracers[1]} | ({"memory": takes[-1]} if records_memory() else {})
+    real = {"stacks": takes[-2] + tracers[1], "memory": takes[-1]}
     for what, events in real.items():
         assert events / 2 <= told[what] <= events * 2, (what, told, real)
     assert real["stacks"] > python
@@ -87,15 +85,14 @@ def test_the_forecast_is_within_a_factor_of_two(kind, python, monkeypatch, capfd
 
 def test_a_step_too_large_is_refused_and_all_else_is_kept(monkeypatch):
     monkeypatch.setattr(forecast, "free_memory", lambda: 500_000)
-    with profiled(stacks=True, memory=records_memory()) as run:
+    with profiled(stacks=True, memory=True) as run:
         train(mlp(), 90)
     found = run.profile
     assert found is not None and found.ledger is not None and found.ledger.steps == 5
     assert not found.lines and found.memory_use is None and found.steps.count == 90
     refused = [note for note in found.ledger.notes if note.startswith("no ")]
-    options = {"no stacks": "--stacks"} | ({"no memory timeline": "--memory"} if records_memory() else {})
-    assert [note.partition(":")[0] for note in refused] == list(options)
-    for note, option in zip(refused, options.values(), strict=True):
+    assert [note.partition(":")[0] for note in refused] == ["no stacks", "no memory timeline"]
+    for note, option in zip(refused, ("--stacks", "--memory"), strict=True):
         assert "10% of the 488 KiB free" in note and f"profile without {option}" in note and "\n" not in note
 
 

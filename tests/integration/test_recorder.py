@@ -16,7 +16,6 @@ from profiled import profiled, quick  # noqa: F401  quick is a fixture
 
 from mlsys_studio.profilers import kineto, recorder
 from mlsys_studio.profilers.profile import Profile
-from mlsys_studio.profilers.recording import records_memory
 from mlsys_studio.profilers.step import StepClock
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -37,7 +36,7 @@ def test_every_step_is_in_exactly_one_group(seed, monkeypatch):
     plan = functools.partial(recorder.Schedule, clean_ns=dice.choice((0, 10**7)), disturbed=dice.choice((-1.0, 1e9)))
     monkeypatch.setattr(recorder, "Schedule", plan)
     steps = dice.choice((1, 2, 8, 9, 11, 20, 30, 47, 60, 200))
-    options = {"stacks": dice.random() < 0.5, "memory": dice.random() < 0.5 and records_memory()}
+    options = {"stacks": dice.random() < 0.5, "memory": dice.random() < 0.5}
     if dice.random() < 0.2:
         options = {"mode": "light"}
     with profiled(**options) as run:
@@ -69,19 +68,19 @@ def test_the_number_of_steps_that_is_advised_is_enough(steps, monkeypatch):
     slow = functools.partial(recorder.Schedule, clean_ns=10**12)
     monkeypatch.setattr(recorder, "Schedule", slow)
     monkeypatch.setattr(recorder, "compilations", iter(range(10**6)).__next__)
-    with profiled(stacks=True, memory=records_memory()) as run:
+    with profiled(stacks=True, memory=True) as run:
         train(mlp(), steps)
     advised = re.search(r"no ledger.*run it for (\d+) or more", notes(run.profile))
     assert advised
-    with profiled(stacks=True, memory=records_memory()) as run:
+    with profiled(stacks=True, memory=True) as run:
         train(mlp(), int(advised[1]))
     assert run.profile is not None and run.profile.ledger is not None, notes(run.profile)
     assert run.profile.ledger.steps == 5
     more = re.search(r"no stacks: the loop ended before its steps; run it for (\d+) or more", notes(run.profile))
     if more:
-        with profiled(stacks=True, memory=records_memory()) as run:
+        with profiled(stacks=True, memory=True) as run:
             train(mlp(), int(more[1]))
-    assert run.profile is not None and run.profile.lines, notes(run.profile)
+    assert run.profile is not None and run.profile.lines and run.profile.memory_use, notes(run.profile)
 
 
 def test_a_capture_knows_the_size_of_an_optimizer_that_is_gone():
@@ -154,11 +153,10 @@ def once(swallows: bool, memory: bool, at: Line | None = None) -> tuple[list[Lin
 def test_an_interrupt_at_any_line_of_ours_leaves_no_profiler_on(every, monkeypatch, capfd):
     """`profiled` looks for hooks and for a profiler left on. Both for a loop that ends by it and one that goes on."""
     short(monkeypatch)
-    lines, whole = once(False, memory=records_memory())
-    assert whole is not None and whole.ledger and len(lines) > 100
-    assert bool(whole.memory_use) == records_memory()
+    lines, whole = once(False, memory=True)
+    assert whole is not None and whole.ledger and whole.memory_use and len(lines) > 150
     for number, at in enumerate(lines[::every]):
-        once(bool(number % 2), memory=records_memory(), at=at)
+        once(bool(number % 2), memory=True, at=at)
     with torch.profiler.profile() as theirs:
         torch.ones(3).sum()
     assert any(e.key == "aten::sum" for e in theirs.key_averages())
