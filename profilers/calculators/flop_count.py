@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..views.sheet import Figures, Grid, Row, Sheet, Shown
-from ..views.units import flop, percent, three
+from ..views.sheet import Bars, Figures, Grid, Row, Sheet, Shown
+from ..views.units import counted, flop, percent, three
 from .module_tree import Flops, ModuleFlops
 
 CONVENTION = (
@@ -62,7 +62,10 @@ class FlopCount(Shown):
         return Sheet(
             f"FLOPs of {self.model}",
             f"One step with {self.inputs}; {self.parameters:,} parameters. {CONVENTION}",
-            (Figures("", tuple(self._figures())), self._operators(), self._tree()),
+            (
+                Figures("", tuple(self._figures())),
+                *([self._bars(), self._operators(), self._tree()] if self.total else []),
+            ),
             tuple(self._notes()),
         )
 
@@ -75,6 +78,14 @@ class FlopCount(Shown):
         if self.recompute:
             yield Row("recomputed", f"{self.recompute:,}", f"{flop(self.recompute)}, activation checkpointing")
             yield Row("executed", f"{self.total:,}", f"{flop(self.total)}; for HFU")
+
+    def _bars(self) -> Bars:
+        phases = [name for name in ("forward", "backward", "recompute") if getattr(self, name)]
+        rows = [
+            (name, percent(part.total / self.total), tuple(float(getattr(part, phase)) for phase in phases))
+            for name, part in list(_branches(self.modules, _DEPTH))[:_MOST_ROWS]
+        ]
+        return Bars("Where they are", tuple(phases), tuple(rows))
 
     def _operators(self) -> Grid:
         shown = list(self.by_operator.items())[:_MOST_ROWS]
@@ -103,7 +114,8 @@ class FlopCount(Shown):
             )
         else:
             yield "Uncounted: none."
-        yield f"{sum(self.free.values()):,} calls of {len(self.free)} other operators have no FLOPs by the convention."
+        calls, others = counted(sum(self.free.values()), "call"), counted(len(self.free), "other operator")
+        yield f"{calls} of {others} without FLOPs by the convention."
         if self.compared:
             yield f"{self.compared[0].upper()}{self.compared[1:]}."
 

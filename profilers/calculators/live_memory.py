@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..stderr import without_announcements
-from ..views.sheet import Figures, Grid, Row, Sheet, Shown
+from ..views.sheet import Bars, Figures, Grid, Row, Sheet, Shown
 from ..views.units import gb, grown, size
 from .dry_run import no_data, refusals, step
 from .model_inputs import all_fake, describe, given, unwrapped
@@ -79,6 +79,7 @@ class LiveMemory(Shown):
             f"inputs {self.inputs}; one step on tensors without data",
             (
                 Figures("Bytes", tuple(rows)),
+                self._bars(),
                 Grid("Largest at the peak", ("operator", "bytes"), tuple((name, size(n)) for name, n in self.largest)),
             ),
             (
@@ -86,6 +87,11 @@ class LiveMemory(Shown):
                 "a model may do more on tensors without data: transformers then writes its causal mask",
             ),
         )
+
+    def _bars(self) -> Bars:
+        parts = {name: getattr(self, name) for name in ("weights", "buffers", "input", "optimizer")}
+        parts["the step itself"] = self.moving
+        return Bars("At the peak", ("bytes",), tuple((name, size(n), (float(n),)) for name, n in parts.items() if n))
 
 
 def measure(

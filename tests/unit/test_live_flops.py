@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mlsys_studio import flops
 from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.views.sheet import Bars
 
 # -- published integers ----------------------------------------------------------------------------------------------
 # On which FlopCounterMode on meta tensors, the counts torchvision publishes, and closed forms agree.
@@ -413,3 +414,19 @@ def test_every_flop_has_its_module_forward_and_backward():
         == count.total
         == sum(each.total for each in count.by_operator.values())
     )
+
+
+def test_a_model_that_multiplies_nothing_has_no_tables():
+    shown = str(flops(nn.ReLU(), (2, 3), backward=False))
+    assert "forward  0  0 FLOP" in shown and "By operator" not in shown and "1 call of 1 other operator" in shown
+
+
+def test_the_picture_has_every_module_forward_and_backward():
+    """The first one's input needs no gradient."""
+    model = nn.Sequential(nn.Linear(4, 12), nn.Linear(12, 4))
+    bars = next(part for part in flops(model, (1, 4)).sheet().parts if isinstance(part, Bars))
+    assert bars.legend == ("forward", "backward")
+    assert [(label, parts) for label, _, parts in bars.rows] == [
+        ("0 Linear", (products((4, 12)), products((4, 12)))),
+        ("1 Linear", (products((12, 4)), 2 * products((12, 4)))),
+    ]
