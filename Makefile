@@ -1,10 +1,11 @@
 # make demo            the quickstart, headless; writes reports/quickstart.html
 # make test            every test of the foundation; `make lint` is a part of it
-# make lab             JupyterLab on the quickstart
+# make lab             JupyterLab with the panel, on the quickstart
 # make lint            ruff and pyright
 # make soak            the exhaustive tests, such as 2,000 spoiled traces
 # make bench           the benchmarks, each with its targets
 # make test-notebooks  the courseware, executed
+# make test-browser    the panel in JupyterLab, all tests
 # make gpu             GPU tests and benchmarks, by PYTHON's torch and pytest
 # make clean           everything that was built; .venv stays
 
@@ -17,6 +18,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.ready-tests
+LAB_READY := $(VENV)/.ready-lab
+LAB_FILES := $(shell git ls-files extensions/lab 2>/dev/null)
 # torchvision's wheel wants the torch it was built with and, beside another, breaks transformers: so not among packages.
 VISION := torchvision==0.28.0 timm==1.0.31 pillow==13.0.0
 # Jupyter refuses to serve as root unless it is told so; in a container one often has no choice.
@@ -31,7 +34,7 @@ INSTALL := $(PY) -m pip install --progress-bar off -c constraints.txt -e
 TOLD := 2> >(sed '/^WARNING: Location .* is ignored/d' >&2) \
     | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' -e 's/^Installing collected packages.*/      installing/p'
 
-.PHONY: help demo test lab lint soak bench test-notebooks gpu clean
+.PHONY: help demo test lab lint soak bench test-notebooks test-browser gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,10 +43,10 @@ help:
 demo: $(READY)
 	@$(PY) -m mlsys_studio.studio.demo
 
-test: $(TESTS_READY)
+test: $(TESTS_READY) $(LAB_READY)
 	@$(PY) -m pytest tests -m "not gpu and not slow"
 
-lab: $(READY)
+lab: $(READY) $(LAB_READY)
 	@$(VENV)/bin/jupyter lab $(AS_ROOT) notebooks/00_quickstart.ipynb
 
 lint: $(TESTS_READY)
@@ -60,6 +63,9 @@ bench: $(READY)
 test-notebooks: $(TESTS_READY)
 	@$(PY) -m pytest tests/notebooks
 
+test-browser: $(TESTS_READY) $(LAB_READY)
+	@$(PY) -m pytest tests/browser
+
 # Nothing is installed here, not even .venv: the link gives the repository root the name it is imported by.
 gpu:
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/mlsys_studio
@@ -68,6 +74,7 @@ gpu:
 
 clean:
 	@rm -rf build dist reports notebooks/reports *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	@rm -rf extensions/lab/{lib,node_modules,.yarn,mlsys_studio_lab/labextension,*.tsbuildinfo}
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -88,3 +95,10 @@ $(TESTS_READY): $(READY)
 	@$(INSTALL) '.[torch,notebook,test]' $(TOLD)
 	@$(PY) -m pip install --progress-bar off --no-deps --upgrade --target $(VENV)/vision $(VISION) $(TOLD)
 	@touch $@
+
+# pip fetches the build's own Node and, from npm's registry, what the panel is compiled with. Where that cannot be had,
+# all but the panel is whole: it stays away, and its tests say why they are skipped.
+$(LAB_READY): $(READY) $(LAB_FILES)
+	@echo "the panel for JupyterLab"
+	@if $(PY) -m pip install --progress-bar off -c constraints.txt --no-deps ./extensions/lab $(TOLD); then touch $@; \
+	    else echo "the panel could not be built (is npm's registry reachable?); going on without it"; fi

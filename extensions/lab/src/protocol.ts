@@ -1,0 +1,99 @@
+/** The state documents as the kernel sends them (`studio/state.py`). Both sides carry the same protocol number. */
+
+export const PROTOCOL = 1;
+export const VERSION = '0.1.0';
+export const MIME = 'application/vnd.mlsys.state+json';
+
+/** What every document begins with. */
+export interface IHead {
+  protocol: number;
+  version: string;
+  document: string;
+  pid: number;
+  state: 'live' | 'failed';
+  sentence?: string;
+}
+
+/** [sequence, value, …]; null where not measured. */
+export type Row = (number | null)[];
+
+export interface IGpu {
+  index: number;
+  name: string;
+  uuid: string;
+  mig: boolean;
+}
+
+export interface INow extends IHead {
+  starting?: true;
+  clock: number;
+  ring: string;
+  host: string;
+  driver: string;
+  gpus: IGpu[];
+  fields: { host: string[]; gpu: string[]; step: string[] };
+  samples: Row[];
+  steps: Row[];
+  flops: { step: number; peak: number } | null;
+  findings: string | null;
+  error: string | null;
+}
+
+export interface ITrial {
+  measured: number;
+  low: number;
+  high: number;
+  kept: boolean;
+  reason: string;
+}
+
+export interface IFinding {
+  number: number;
+  title: string;
+  evidence: string;
+  advice: string;
+  predicted: number | null;
+  remedy: string | null;
+  applied: boolean;
+  trials: ITrial[];
+}
+
+export interface ICause {
+  cause: string;
+  ns: number;
+  share: number;
+  colour: string;
+}
+
+export interface IProfile {
+  revision: string;
+  title: string;
+  created: string;
+  unit: string;
+  steps: number;
+  median: number;
+  mfu: number | null;
+  device: string | null;
+  causes: ICause[];
+  findings: IFinding[];
+  notes: string[];
+}
+
+export interface IFindings extends IHead {
+  profile: IProfile | null;
+}
+
+export interface IDiagnosis extends IHead {
+  error: { type: string; text: string; line: number | null } | null;
+}
+
+export interface IKernels extends IHead {
+  kernels: Record<string, { pid: number; memory: number; gpu: number | null }>;
+}
+
+/** The Python expression whose value is a document. JSON's texts, numbers and lists are also Python's. */
+export function expression(document: string, options: Record<string, string | number | string[]>): string {
+  const words = Object.entries(options).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  const state = "__import__('mlsys_studio.studio.state', fromlist=['read'])";
+  return `${state}.read(${[JSON.stringify(document), ...words].join(', ')})`;
+}

@@ -1,0 +1,141 @@
+"""State documents: read-only, of plain JSON, and never a traceback. Witness: a child interpreter, and values put by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from profiles import typical
+
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.profile import Finding, Trial
+from mlsys_studio.profilers.sampling.ring import Ring
+from mlsys_studio.studio import state
+
+ALONE = """
+import contextlib, io, sys
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    from mlsys_studio.studio.state import DOCUMENTS, read
+    from mlsys_studio.profilers.sampling.watching import watching
+    for name, words in (("now", {"reader": "a"}), ("findings", {}), ("diagnosis", {}), ("kernels", {"ids": ["x"]})):
+        assert read(name, **words).content["state"] == "live", read(name, **words).content
+    assert set(DOCUMENTS) == {"now", "findings", "diagnosis", "kernels"}
+    watching.stop()
+assert not said.getvalue()
+assert not {"torch", "IPython", "numpy", "ipywidgets"} & set(sys.modules), sorted(sys.modules)
+"""
+
+
+def content(document: str, **options):
+    found = state.read(document, **options)._repr_mimebundle_()
+    return json.loads(json.dumps(found[state.MIME], allow_nan=False))
+
+
+def test_looking_loads_no_torch_and_prints_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    ran = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_an_unknown_document_is_named():
+    with pytest.raises(UsageError, match="no state document 'later', but now, findings"):
+        state.read("later")
+
+
+def test_a_failure_is_a_sentence(monkeypatch):
+    def refuse(*_):
+        raise UsageError("no folder for live samples can be made")
+
+    monkeypatch.setattr(state.watching, "ring", refuse)
+    found = content("now", reader="a")
+    assert (found["state"], found["sentence"]) == ("failed", "no folder for live samples can be made")
+    assert (found["protocol"], found["document"]) == (state.PROTOCOL, "now")
+    monkeypatch.setattr(state.watching, "ring", lambda *_: 1 / 0)
+    assert "please report it (ZeroDivisionError" in content("now", reader="a")["sentence"]
+
+
+def test_samples_come_once_and_unknown_values_are_null(tmp_path, monkeypatch):
+    ring = Ring.create(tmp_path / "1-2-3.ring", 1, {"host": "box", "gpus": [{"index": 0}]})
+    monkeypatch.setattr(state.watching, "ring", lambda *_: ring)
+    writer = ring.writer(ring.samples)
+    width = ring.samples.values
+    for n in range(1, 4):
+        writer.put((float(n), float("nan"), float("inf"), 1.23456789, 123456789.4, *[0.0] * (width - 5)))
+    found = content("now", reader="a", since=1)
+    assert [row[0] for row in found["samples"]] == [2, 3]
+    assert found["samples"][1][1:6] == [3, None, None, 1.235, 123456789]
+    assert len(found["samples"][0]) == 1 + len(found["fields"]["host"]) + len(found["fields"]["gpu"])
+    assert content("now", reader="a", since=3)["samples"] == []
+    assert len(content("now", reader="a", since=99)["samples"]) == 3  # of the ring before this one
+
+
+@pytest.fixture
+def session(monkeypatch):
+    evil = Finding("data-stall", "<script>alert(1)</script>", "evidence " * 1000, 1.8, 10, "workers", "by hand")
+    trial = Trial("data-stall", "workers", 1.8, 1.7, 1.6, 1.75, True, "it won")
+    measured = replace(typical(), findings=(evil,), trials=(trial,))
+    kept = SimpleNamespace(profile=measured, applied=[SimpleNamespace(number=1, title=evil.title)])
+    from mlsys_studio.studio import session as sessions
+
+    monkeypatch.setattr(sessions, "_last", kept)
+    return kept
+
+
+def test_findings_are_those_of_the_last_profile(session):
+    found = content("findings")["profile"]
+    ledger = session.profile.ledger
+    assert found["mfu"] == pytest.approx(ledger.mfu)
+    assert sum(cause["ns"] for cause in found["causes"]) == pytest.approx(ledger.wall_ns / ledger.steps)
+    assert sum(cause["share"] for cause in found["causes"]) == pytest.approx(1)
+    (finding,) = found["findings"]
+    assert finding["title"] == "<script>alert(1)</script>"  # as text: the panel sets it as text
+    assert len(finding["evidence"]) == state.LONGEST
+    assert finding["applied"] and finding["trials"] == [{"measured": 1.7, "low": 1.6, "high": 1.75, "kept": True, "reason": "it won"}]  # fmt: skip
+
+
+def test_a_new_trial_is_another_revision(session):
+    before = content("findings")["profile"]["revision"]
+    assert content("findings")["profile"]["revision"] == before
+    session.applied.clear()
+    assert content("findings")["profile"]["revision"] != before
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "text"),
+    [
+        (ValueError("shapes (3, 4) and (5,)"), "ValueError", "shapes (3, 4) and (5,)"),
+        (Unprintable(), "Unprintable", "(it cannot be shown)"),
+        (KeyboardInterrupt(), None, None),
+    ],
+)
+def test_the_last_exception(monkeypatch, error, name, text):
+    monkeypatch.setattr(sys, "last_exc", error, raising=False)
+    found = content("diagnosis")["error"]
+    assert found is None if name is None else (found["type"], found["text"]) == (name, text)
+
+
+def test_a_kernel_is_found_by_its_connection_file(tmp_path):
+    sleeper = tmp_path / "sleep.py"
+    sleeper.write_text("import time; hold = bytearray(30_000_000); print(1, flush=True); time.sleep(60)")
+    child = subprocess.Popen([sys.executable, str(sleeper), "-f", "/x/kernel-abc-1.json"], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout and child.stdout.readline()
+        began = time.monotonic()
+        found = content("kernels", ids=["abc-1", "gone", "<script>"])["kernels"]
+        assert time.monotonic() - began < 2
+        assert list(found) == ["abc-1"]
+        assert found["abc-1"]["pid"] == child.pid and found["abc-1"]["memory"] > 30e6 and found["abc-1"]["gpu"] is None
+    finally:
+        child.kill()
+        child.communicate()
