@@ -95,7 +95,10 @@ class Diff:
         """What may have made the difference, as far as `fix` knows; "" where it had no part."""
         if self.kept is None:
             return ""
-        said = [f"Kept by `fix` in between: {'; '.join(self.kept)}."] if self.kept else []
+        said = []
+        if self.kept:
+            said += [f"Kept by `fix` in between: {'; '.join(self.kept)}. What else ran on this machine meanwhile is in"]
+            said += ["this difference, and not in what was measured in turns."]
         said += [f"Not in place any more: {'; '.join(self.taken_back)}."] if self.taken_back else []
         return " ".join(said) or (
             "Nothing was kept by `fix` in between: unless the loop or its objects were changed by hand, this is how "

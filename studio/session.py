@@ -82,9 +82,9 @@ class Session:
         return loader if not loaders or any(known is loader for known in loaders) else loaders[0]
 
     def kept(self) -> tuple[str, ...]:
-        """What is in place by now, each with what it brought."""
+        """What is in place by now, without its remark, each with what it brought."""
         return tuple(
-            f"{trial.remedy}, {measured_ratio(trial.measured, trial.low, trial.high)} in turns"
+            f"{trial.remedy.partition('  # ')[0]}, {measured_ratio(trial.measured, trial.low, trial.high)} in turns"
             for trial in (a.trial for a in self.applied)
         )
 

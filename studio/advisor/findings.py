@@ -167,7 +167,7 @@ def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         where = "1 worker does not keep up" if loop.workers == 1 else f"{loop.workers} workers do not keep up"
     evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}"
     if more:
-        advice = f"DataLoader(..., num_workers={at.workers}, persistent_workers=True)"
+        advice = f"`DataLoader(..., num_workers={at.workers}, persistent_workers=True)`"
         if loop.device == "cpu" and loop.threads >= loop.cores:
             advice += "; workers and the model share these cores, so part of the work only moves"
     else:
@@ -180,7 +180,7 @@ def checkpoints(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     saves = per_step(ledger, "io", phases=["checkpoint"])
     evidence = f"{_share(saves, ledger)} in torch.save and state_dict"
     return _finding(ledger, saves, "checkpoint", "Checkpoints are saved too often, and in the loop", evidence,
-                    "at most: save every N steps, or torch.distributed.checkpoint.async_save(...)")  # fmt: skip
+                    "at most: save every N steps, or `torch.distributed.checkpoint.async_save(...)`")  # fmt: skip
 
 
 def logs(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
@@ -200,13 +200,13 @@ def synchronisation(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | N
     saves = per_step(ledger, "sync")
     evidence = f"{_share(saves, ledger)} with the device drained: {_reasons(ledger, 'sync')}"
     return _finding(ledger, saves, "sync", "The host waits for the device inside the loop", evidence,
-                    "at most: keep losses on the device (`total += loss.detach()`), call .item(), .cpu() or print every N steps")  # fmt: skip
+                    "at most: keep losses on the device (`total += loss.detach()`), call `.item()`, `.cpu()` or `print` every N steps")  # fmt: skip
 
 
 def collection(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     saves = per_step(ledger, "gc")
     return _finding(ledger, saves, "gc", "Python's garbage collector runs inside the step", f"{_share(saves, ledger)} in collections",
-                    "gc.collect(); gc.freeze() before the loop", "gc-freeze")  # fmt: skip
+                    "`gc.collect(); gc.freeze()` before the loop", "gc-freeze")  # fmt: skip
 
 
 def sleeping(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
@@ -233,9 +233,9 @@ def python(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
 def precision(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     basis, saves = ledger.basis, per_step(ledger, "precision")
     if basis.dtype == "tf32":
-        remedy, advice = "tf32", 'torch.set_float32_matmul_precision("high")'
+        remedy, advice = "tf32", '`torch.set_float32_matmul_precision("high")`'
     else:
-        remedy, advice = "autocast", f'with torch.autocast("{loop.device}", torch.{basis.dtype}): loss = ...'
+        remedy, advice = "autocast", f'`with torch.autocast("{loop.device}", torch.{basis.dtype}): loss = ...`'
     evidence = f"{_share(saves, ledger)}: matmuls run in {basis.dtype_used}, this device is faster in {basis.dtype}"
     return _finding(ledger, saves, "precision", f"A faster dtype is at hand: {basis.dtype}", evidence, advice, remedy)
 
@@ -247,7 +247,7 @@ def optimizer(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         return None
     evidence = f"{_share(saves, ledger)} dispatching {loop.optimizer} parameter by parameter ({loop.optimizer_kind})"
     return _finding(ledger, saves, "optimizer", "The optimizer is bound by dispatch", evidence,
-                    f"torch.optim.{loop.optimizer}(..., fused=True)", "fused-optimizer")  # fmt: skip
+                    f"`torch.optim.{loop.optimizer}(..., fused=True)`", "fused-optimizer")  # fmt: skip
 
 
 def launches(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
@@ -262,7 +262,7 @@ def launches(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         "launch",
         "The step is bound by dispatch",
         evidence,
-        f"at most: model = torch.compile(model){batch}",
+        f"at most: `model = torch.compile(model)`{batch}",
         "compile",
     )
 
@@ -275,7 +275,7 @@ def elementwise(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     names = ", ".join(dict.fromkeys(r.name.removeprefix("aten::") for r in rows[:4]))
     evidence = f"{_share(saves, ledger)} in operators bound by memory: {names}"
     return _finding(ledger, saves, "memory", "Elementwise chains move the same bytes again and again", evidence,
-                    "at most: model = torch.compile(model) fuses them", "compile")  # fmt: skip
+                    "at most: `model = torch.compile(model)` fuses them", "compile")  # fmt: skip
 
 
 def recomputation(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
@@ -297,14 +297,14 @@ def copies(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     pinned = loop.pin_memory is False and loop.device == "cuda"
     evidence = f"{_share(saves, ledger)} copying: {_reasons(ledger, 'copy')}"
     return _finding(ledger, saves, "copy", "Copies between host and device are exposed", evidence,
-                    "at most: DataLoader(..., pin_memory=True) and batch.to(device, non_blocking=True)", "pin" if pinned else None)  # fmt: skip
+                    "at most: `DataLoader(..., pin_memory=True)` and `batch.to(device, non_blocking=True)`", "pin" if pinned else None)  # fmt: skip
 
 
 def communication(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
     saves = per_step(ledger, "comm", "wait for rank")
     evidence = f"{_share(saves, ledger)} in collectives nothing hides: {_reasons(ledger, 'comm')}"
     return _finding(ledger, saves, "comm", "Communication is exposed", evidence,
-                    "at most: larger DDP buckets (bucket_cap_mb), gradient accumulation under no_sync()")  # fmt: skip
+                    "at most: larger DDP buckets (`bucket_cap_mb`), gradient accumulation under `no_sync()`")  # fmt: skip
 
 
 RULES: tuple[Rule, ...] = (
