@@ -69,6 +69,17 @@ def test_every_code_cell_is_python_once_ipython_has_read_it(committed):
             ast.parse(TransformerManager().transform_cell(body if magic.startswith("%%") else cell.source))
 
 
+def test_code_fits_a_cell_without_a_scroll_bar(committed):
+    wide = [
+        line
+        for cell in committed.cells
+        if cell.cell_type == "code"
+        for line in cell.source.split("\n")
+        if len(line) > 88
+    ]
+    assert not wide
+
+
 def test_the_training_script_knows_nothing_of_us():
     code = [cell.source for cell in demo.read().cells if cell.cell_type == "code"]
     ordinary = code[: code.index("%load_ext mlsys_studio")]
