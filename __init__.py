@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .profilers.calculators.transformer import transformer
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
+    from .profilers.loading.doctor import data_doctor
     from .profilers.profile import Profile
     from .studio.profiling import profile
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Profile": "profilers.profile",
     "UsageError": "profilers.errors",
     "cluster": "profilers.calculators.cluster",
+    "data_doctor": "profilers.loading.doctor",
     "flops": "profilers.calculators.live",
     "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
@@ -45,6 +47,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "cluster",
+    "data_doctor",
     "flops",
     "inference",
     "load_ipython_extension",

@@ -22,4 +22,17 @@ own exception: finish, `call.show(what there is)`, and let it go on.
 """
 
 # In the order of `mlsys --help`; a verb's file has the verb's name.
-NAMES = ("profile", "fix", "report", "trace", "flops", "transformer", "mfu", "memory", "inference", "plan", "doctor")
+NAMES = (
+    "profile",
+    "fix",
+    "report",
+    "trace",
+    "flops",
+    "transformer",
+    "mfu",
+    "memory",
+    "inference",
+    "plan",
+    "data",
+    "doctor",
+)

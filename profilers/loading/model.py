@@ -1,0 +1,64 @@
+"""A loader and a loop as one formula: how long a step takes when stages run beside each other. ns a step.
+
+    no workers      loop + fetch
+    n workers       max(loop, slowest worker's batch / n, CPU time of all / cores)
+
+`loop` is what the loop's own thread does by itself: the step, and receiving and unpickling the batch. In order, every
+n-th batch is the slowest worker's; out of order, rates add up. Source: the bottleneck law of closed queueing networks
+(Denning & Buzen 1978), as DS-Analyzer (Mohan et al., VLDB 2021) uses it: min of the stages' rates, never above the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+Parts = Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What a step costs each stage, ns. `fetch` has one entry a worker, or the loop's own where there is none."""
+
+    workers: int
+    loop: Parts  # of the loop's thread: ("step", "cpu"), ("step", "queued"), ("receive", ""), ("checkpoint", "") …
+    fetch: tuple[Parts, ...]  # by worker, a batch
+    feed: float  # a batch, of a worker's feeder thread
+    cpu: float  # a step, of all processes of this loader and loop
+    cores: float
+    in_order: bool = True
+
+    def step(self) -> float:
+        loop, walls = sum(self.loop.values()), [sum(parts.values()) for parts in self.fetch]
+        if not self.workers:
+            return loop + sum(walls)
+        rates = [max(wall, self.feed) for wall in walls] or [0.0]
+        pool = max(rates) / self.workers if self.in_order else 1 / max(sum(1 / max(r, 1e-9) for r in rates), 1e-12)
+        return max(loop, pool, self.cpu / self.cores)
+
+    def without(self, *hows: str, stage: str | None = None, cpu: bool = False) -> Pipeline:
+        """As if nothing of these kinds happened, in one stage or in all; `cpu`: cores have it to spare then."""
+
+        def kept(parts: Parts) -> dict[tuple[str, str], float]:
+            return {k: ns for k, ns in parts.items() if not (k[1] in hows and stage in (None, k[0]))}
+
+        fetch = tuple(kept(parts) for parts in self.fetch)
+        loop = kept(self.loop)
+        saved = _cpu(self.fetch) - _cpu(fetch) if cpu else 0.0
+        return replace(self, loop=loop, fetch=fetch, cpu=max(0.0, self.cpu - saved))
+
+    def with_workers(self, workers: int) -> Pipeline:
+        """The same work shared by n workers; by 0, done in the loop, where nothing needs to be received."""
+        mean = _means(self.fetch)
+        loop = {k: ns for k, ns in self.loop.items() if workers or k[0] != "receive"}
+        return replace(self, workers=workers, fetch=(mean,) * max(1, workers), loop=loop)
+
+
+def _cpu(fetch: tuple[Parts, ...]) -> float:
+    """A batch's, mean over workers."""
+    return sum(ns for parts in fetch for (_, how), ns in parts.items() if how == "cpu") / max(1, len(fetch))
+
+
+def _means(fetch: tuple[Parts, ...]) -> dict[tuple[str, str], float]:
+    keys = dict.fromkeys(key for parts in fetch for key in parts)
+    return {key: sum(parts.get(key, 0.0) for parts in fetch) / len(fetch) for key in keys}

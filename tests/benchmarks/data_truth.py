@@ -1,0 +1,101 @@
+"""The data doctor's truth test: plant a known fault, compare the cause it names first, and its share of a step.
+
+    python tests/benchmarks/data_truth.py [--seeds 10] [--faults storage,hog] [--health 20] [--minutes 30]
+
+Witness: the same loop run plainly, without the doctor, with the fault and in health, in turns: the share of a step that
+the fault really costs is 1 - healthy / ill. A fault passes when at least 95 % of its seeds name it first and the median
+difference of the shares is at most 5 points; a health when no cause is named. Prints a line a seed, so that what was
+measured before a time limit is not lost, and exits with 1 if anything failed. On a machine where others compute, CPU
+contention is true and is named: run it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from heading import heading
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+from planted import FAULTS, PAIRS, Pipeline, health, pipelines, planted, seconds_a_step
+
+from mlsys_studio.profilers.loading.doctor import data_doctor
+from mlsys_studio.profilers.loading.report import DataReport
+
+STEPS = 60
+POINTS, NAMED = 0.05, 0.95
+
+
+def diagnose(p: Pipeline, seed: int) -> DataReport:
+    with planted(p, seed) as (loader, step):
+        report = data_doctor(loader, step, seconds=6)
+    assert isinstance(report, DataReport)
+    return report
+
+
+def plain(p: Pipeline, seed: int) -> float:
+    with planted(p, seed) as (loader, step):
+        return seconds_a_step(loader, step, STEPS, skip=8)
+
+
+def true_share(ill: Pipeline, well: Pipeline, seed: int) -> float:
+    """Of an ill step; interleaved, because a machine's speed drifts."""
+    pairs = [(plain(ill, seed), plain(well, seed)) for _ in range(2)]
+    return statistics.median(1 - b / a for a, b in pairs)
+
+
+def one(faults: tuple[str, ...], seed: int) -> tuple[bool, float, str]:
+    """(named first, doctor's share - true share, what was said)."""
+    ill, well, names = pipelines(faults, seed)
+    truth = true_share(ill, well, seed)
+    report = diagnose(ill, seed)
+    first = [cause.name for cause in report.causes[: len(names)]]
+    named = set(first) == set(names)
+    said = sum(cause.share for cause in report.causes if cause.name in names)
+    line = f"true {truth:6.1%}  said {said:6.1%}  {', '.join(f'{c.name} {c.share:.0%}' for c in report.causes[:3])}"
+    return named, said - truth, line
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--faults", default=",".join([*FAULTS, *(" + ".join(pair) for pair in PAIRS)]))
+    parser.add_argument("--health", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=45, help="stop after this, and say what was left out")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(heading())
+    deadline, failed, left_out = time.monotonic() + 60 * options.minutes, [], []
+    for faults in (tuple(each.split(" + ")) for each in options.faults.split(",") if each):
+        outcomes = []
+        for seed in range(options.seeds):
+            if time.monotonic() > deadline:
+                left_out.append(f"{' + '.join(faults)} from seed {seed}")
+                break
+            named, off, line = one(faults, seed)
+            outcomes.append((named, off))
+            print(f"{'ok  ' if named else 'MISS'} {' + '.join(faults):22} seed {seed}  {line}", flush=True)
+        if outcomes:
+            share, off = statistics.fmean(n for n, _ in outcomes), statistics.median(abs(o) for _, o in outcomes)
+            good = share >= NAMED and off <= POINTS
+            failed += [] if good else [" + ".join(faults)]
+            print(f"{'pass' if good else 'FAIL'} {' + '.join(faults):22} named first {share:.0%}, share off by {off:.1%} (median)", flush=True)  # fmt: skip
+    for number in range(options.health):
+        if time.monotonic() > deadline:
+            left_out.append(f"health from {number}")
+            break
+        report = diagnose(health(number, 0), number)
+        named = ", ".join(f"{cause.name} {cause.share:.0%}" for cause in report.causes)
+        failed += [f"health {number}"] if named else []
+        print(f"{'MISS' if named else 'ok  '} health {number:2}  stall {report.stall:.1%}  {named}", flush=True)
+    print(f"not run for lack of time: {'; '.join(left_out)}" if left_out else "everything was run")
+    print(f"failed: {', '.join(failed)}" if failed else "all passed")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
