@@ -18,15 +18,18 @@ IPython = pytest.importorskip("IPython")
 
 import mlsys_studio
 from mlsys_studio.profilers import cost_registry
-from mlsys_studio.studio import registry, verbs
-from mlsys_studio.studio.advisor import findings
+from mlsys_studio.studio import command, registry, session, verbs
+from mlsys_studio.studio.advisor import findings, trial
 from mlsys_studio.studio.parsing import parse
 
+from profiled import quick  # noqa: F401  isort: skip  a fixture
 from profiles import ledger, typical  # isort: skip
 
 ROOT = Path(mlsys_studio.__file__).resolve().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else ""
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SNIPPETS = [text for kind, text in BLOCKS if kind == "python" and not text.startswith("# ")]  # the others are files
+COMMANDS = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
 
 pytestmark = pytest.mark.skipif(not README, reason="a wheel has no README")
 
@@ -50,9 +53,8 @@ def test_python_is_python_and_its_magics_are_understood(code: str):
 
 
 def test_commands_are_understood():
-    lines = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
-    assert len(lines) == 12
-    for line in lines:
+    assert len(COMMANDS) >= 11
+    for line in COMMANDS:
         prog, *words = shlex.split(line)
         assert parse(words, prog).verb.name in verbs.NAMES
 
@@ -95,13 +97,53 @@ def test_the_ledger_adds_up():
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_the_with_block_and_the_decorator(monkeypatch: pytest.MonkeyPatch, capsys):
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """IPython in an empty folder, with short trials."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trial, "MOST", 5)
+    monkeypatch.setattr(session, "_last", None)
+    InteractiveShell.clear_instance()
+    config = Config()
+    config.HistoryManager.hist_file = ":memory:"
+    yield InteractiveShell.instance(config=config, ipython_dir=str(tmp_path / "ipython"))
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.usefixtures("quick")  # ceilings are made up
+def test_every_snippet_runs_as_it_stands_one_after_the_other(shell, tmp_path: Path):
+    for snippet in SNIPPETS:
+        result = shell.run_cell(snippet)
+        assert result.success, (snippet, result.error_before_exec or result.error_in_exec)
+    names = shell.user_ns
+    for profile in (names["before"], names["run"].profile, names["epoch"].profile):
+        assert sum(entry.nanoseconds for entry in profile.ledger.entries) == profile.ledger.wall_ns
+    assert names["before"].findings[0].key == "data-stall"  # the disk is slow
+    assert len(names["before"].trials) == 1
+    assert "data stall" in (tmp_path / "reports/before.html").read_text(encoding="utf-8")
+
+
+def test_what_it_says_of_disable(shell, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("MLSYS_DISABLE", "1")
-    ran: list[int] = []
-    names: dict[str, object] = {"train": lambda: ran.append(1)}
-    execute("import mlsys_studio", names)
-    assert len(ran) == 2
-    assert capsys.readouterr().out == "None\nNone\n"  # as it says of MLSYS_DISABLE
+    shell.run_cell(SNIPPETS[0])
+    (in_python,) = [snippet for snippet in SNIPPETS if snippet.startswith("import mlsys_studio")]
+    assert shell.run_cell(in_python).success
+    assert capsys.readouterr().out == "None\nNone\n"
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_command_of_the_main_job_runs_one_after_the_other(tmp_path: Path, monkeypatch, capsys):
+    """train.py is the README's own loop in a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SNIPPETS[0] + "\nfor x, y in loader:\n    train_step(x, y)\n")
+    lines = [line for line in COMMANDS if re.match("mlsys (profile|report) ", line)]
+    codes = [command.main(shlex.split(line)[1:]) for line in lines]
+    assert codes in ([0, 0, 0], [0, 1, 0])  # 1: slower than before, which a busy machine may be
+    assert "a step against" in capsys.readouterr().out
+    assert "data stall" in (tmp_path / "before.html").read_text(encoding="utf-8")
 
 
 def test_the_verb(monkeypatch: pytest.MonkeyPatch):
