@@ -31,6 +31,9 @@ def subject(words: Sequence[str], call: Call) -> nn.Module | Transformer:
 
     pairs = [_SIZE.fullmatch(word) for word in words]
     if all(pairs):
+        names = [pair["name"] for pair in pairs if pair]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(f"{' and '.join(sorted(twice))} is given more than once; give each size once")
         return model(**{pair["name"]: _value(pair["value"]) for pair in pairs if pair})
     if len(words) > 1:
         raise UsageError(f"give one model, or sizes alone, and not {' '.join(words)!r}; sizes look like hidden=4096")

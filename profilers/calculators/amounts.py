@@ -30,6 +30,13 @@ def share(name: str, value: Any) -> float:
     return value
 
 
+def efficiency(value: Any) -> float:
+    """What is reached of a device's peak; below a thousandth it is a mistake, and times lose their sense."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1:
+        raise UsageError(f"efficiency is a share of the peak from 0.001 to 1, and {value!r} is not")
+    return value
+
+
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, and {value!r} is not")

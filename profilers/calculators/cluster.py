@@ -7,7 +7,7 @@ from math import gcd
 
 from ..errors import UsageError
 from ..hardware import Device, lookup, peak
-from .amounts import positive, whole
+from .amounts import efficiency as share_of_peak, whole
 from .collectives import Group
 from .links import Link, between, link, links
 
@@ -92,9 +92,7 @@ def rates(device: Device, dtype: str, efficiency: float | None = None) -> Rates:
             )
         efficiency, source = best / promised, f"best published matmul {best / 1e12:.0f} TFLOP/s (stas00/ml-engineering)"
     else:
-        source = "given"
-        if positive("efficiency", efficiency) > 1:
-            raise UsageError(f"efficiency={efficiency!r} is above 1, and no device is faster than its peak")
+        efficiency, source = share_of_peak(efficiency), "given"
     attention = None
     if device.attention_flops and best is not None:
         slower = promised * efficiency / best

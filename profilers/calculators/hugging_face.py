@@ -48,8 +48,11 @@ def _values(config: Any) -> tuple[Mapping[str, Any], str]:
             if path.stat().st_size > _LONGEST or not path.is_file():
                 raise UsageError(f"{str(path)!r} is no config.json: it is no file, or too long for one")
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeError, ValueError, RecursionError) as error:
-            raise UsageError(f"cannot read {str(path)!r} as a config.json: {type(error).__name__}") from None
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise UsageError(f"cannot read {str(path)!r}: {why}; give a preset, or the path of a config.json") from None
+        except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
+            raise UsageError(f"{str(path)!r} does not hold JSON; give a model's config.json") from None
         source = path.name
     elif hasattr(config, "to_dict"):
         values, source = config.to_dict(), type(config).__name__

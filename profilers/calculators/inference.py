@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..hardware import Device, lookup, peak
 from ..views.sheet import Curve, Figures, Row, Sheet, Shown
 from ..views.units import bandwidth as said_bandwidth, counted, duration, flop, gb, number, percent, rate, three
-from .amounts import positive, share, whole
+from .amounts import efficiency as share_of_peak, share, whole
 from .architecture import Experts, Transformer
 from .compute import decode_flops, prefill_flops
 from .dtypes import dtype_name, itemsize
@@ -29,6 +29,7 @@ from .models import model as model_of
 from .shards import check_divisible, tied_copy, units
 from .speculation import expected_tokens, speculative_speedup
 
+PADDING = 0.01  # by which vocabularies of one family differ at most
 BLOCK = 16  # tokens of cache that are reserved at a time (vLLM)
 MOST_BATCH = 1 << 24
 
@@ -87,6 +88,7 @@ class Speculation:
     tpot: float
     speedup: float
     theorem: float  # Theorem 3.8's speed-up, where checking costs as much as one token
+    same_tokens: bool  # as far as the sizes of the vocabularies tell, which families pad differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,10 @@ class Inference(Shown):
             else f"at {percent(self.roof.efficiency)} of peak and bandwidth, as given"
         )
         notes = [f"{how}; activations, launches, sampling and communication are not counted"]
+        if self.speculation and not self.speculation.same_tokens:
+            notes.append(
+                f"{self.speculation.draft} has another vocabulary: its drafts are other tokens, which this leaves out"
+            )
         if not self.fits:
             notes.insert(0, f"a batch of {self.batch} does not fit: {self._room()}")
         return tuple(notes)
@@ -320,12 +326,10 @@ def _roof(device: str | Device, dtype: str, cache: str | None, compute: str | No
     spec = lookup(device)
     if spec.bandwidth is None:
         raise UsageError(f"the memory bandwidth of {spec.name} is not known; give a Device with bandwidth=")
-    if positive("efficiency", efficiency) > 1:
-        raise UsageError(f"efficiency is a share above 0 and up to 1, and {efficiency!r} is not")
     weights = dtype_name(dtype)
     products = dtype_name(compute) if compute else "bfloat16" if itemsize(weights) < 1 else weights
     kept = dtype_name(cache) if cache else weights if itemsize(weights) >= 2 else "bfloat16"
-    return Roof(spec, tp, weights, kept, products, peak(spec, products), spec.bandwidth, efficiency)
+    return Roof(spec, tp, weights, kept, products, peak(spec, products), spec.bandwidth, share_of_peak(efficiency))
 
 
 def _decoder(model: Transformer, tp: int) -> None:
@@ -353,12 +357,23 @@ def _speculate(
         raise UsageError("a draft model needs acceptance=, the chance that the target takes its token")
     small = model_of(draft)
     _decoder(small, roof.tp)
+    small.reaches(context)
     tokens = expected_tokens(acceptance, drafts)
     one = decode_pass(small, roof, batch=batch, context=context).seconds
     check = decode_pass(target, roof, batch=batch, context=context, tokens=drafts + 1).seconds
     cost, tpot = one / decode.seconds, (drafts * one + check) / tokens
     theorem = speculative_speedup(acceptance, drafts, cost)
-    return Speculation(small.name, acceptance, drafts, tokens, cost, tpot, decode.seconds / tpot, theorem)
+    return Speculation(
+        draft=small.name,
+        acceptance=acceptance,
+        drafts=drafts,
+        tokens=tokens,
+        cost=cost,
+        tpot=tpot,
+        speedup=decode.seconds / tpot,
+        theorem=theorem,
+        same_tokens=abs(small.vocab - target.vocab) <= PADDING * target.vocab,
+    )
 
 
 def _doubling(most: int) -> list[int]:

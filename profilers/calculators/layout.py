@@ -9,11 +9,11 @@ parameters sharded over dp x cp (Rajbhandari et al. 2020, arXiv:1910.02054; FSDP
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UsageError
-from .amounts import flag
+from .amounts import flag, whole
 
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zero-bubble"]
 
@@ -31,15 +31,11 @@ class Layout:
     chunks: int = 1  # model chunks a stage holds under "interleaved"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "zero" else 1
-            if field.name not in ("sequence_parallel", "schedule") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < least
-            ):
-                raise UsageError(f"{field.name} must be a whole number of at least {least}, and {value!r} is not")
+        for name in ("dp", "tp", "pp", "cp", "ep", "chunks"):
+            whole(name, getattr(self, name))
         flag("sequence_parallel", self.sequence_parallel)
-        if self.zero > 3:
-            raise UsageError(f"ZeRO has stages 0 to 3, not {self.zero}")
+        if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
+            raise UsageError(f"ZeRO has stages 0 to 3, and zero={self.zero!r} is none of them")
         if (self.dp * self.cp) % self.ep:
             raise UsageError(f"ep={self.ep} must divide dp x cp = {self.dp * self.cp}")
 

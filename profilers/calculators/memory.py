@@ -176,7 +176,7 @@ def estimate(
     sequence: int,
     layout: Layout = ONE_DEVICE,
     precision: str | Precision | None = None,
-    optimizer: str = "adamw",
+    optimizer: str | None = None,
     recompute: Recompute = "none",
     flash: bool = True,
     fused: bool = False,
@@ -200,6 +200,8 @@ def estimate(
         A `Precision` or its name, "mixed" unless given; in inference a dtype of the weights, bfloat16 unless given.
     fused
         Norms, gated activations and the loss are one kernel each (`activations`).
+    optimizer
+        "adamw" unless given.
     cuts
         Where embedding, layers and head are cut into pp x chunks runs, 0 first; even by matmul weights unless given.
     cache_dtype
@@ -220,8 +222,13 @@ def estimate(
         raise UsageError(f"layout is a Layout, such as Layout(dp=8, zero=3), and {layout!r} is not")
     for name, given in {"flash": flash, "fused": fused, "dropout": dropout}.items():
         flag(name, given)
-    _known(mode, recompute, optimizer, headroom)
     train, tp = mode == "train", layout.tp
+    if not train:
+        _only_of_training(layout.zero, recompute, optimizer, micro_batches)
+    elif cache_dtype is not None:
+        raise UsageError("training keeps no cache; leave cache_dtype out, or give mode='inference'")
+    optimizer = "adamw" if optimizer is None else optimizer
+    _known(mode, recompute, optimizer, headroom)
     stored = precision_of(precision or "mixed") if train or isinstance(precision, Precision) else _stored(precision)
     kernels = Kernels(int(itemsize(stored.compute)), flash, fused, dropout and train)
     check_divisible(model, tp, layout.ep, repeat_kv=not train)
@@ -349,6 +356,18 @@ def _known(mode: str, recompute: str, optimizer: str, headroom: float) -> None:
         if given not in known:
             raise UsageError(f"{name} must be one of {', '.join(known)}, not {given!r}")
     share("headroom", headroom)
+
+
+def _only_of_training(zero: int, recompute: str, optimizer: str | None, micro_batches: int | None) -> None:
+    """Refuse in inference what would be left out of the answer without a word."""
+    given = {
+        f"zero={zero}": zero > 0,
+        f"recompute={recompute!r}": recompute != "none",
+        f"optimizer={optimizer!r}": optimizer is not None,
+        f"micro_batches={micro_batches}": micro_batches is not None,
+    }
+    for said in (name for name, wrong in given.items() if wrong):
+        raise UsageError(f"{said} is of training, and inference has none of it; leave it out, or give mode='train'")
 
 
 def _places(cuts: Any, runs: int) -> tuple[int, ...]:

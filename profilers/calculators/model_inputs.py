@@ -16,7 +16,10 @@ def unwrapped(model: Any) -> nn.Module:
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise UsageError(f"flops counts a torch.nn.Module, and this is a {type(model).__name__}; give the model itself")
+        raise UsageError(
+            f"this counts a torch.nn.Module, and was given a {type(model).__name__}; give the model itself, or of a preset "
+            "or config ask transformer() and memory()"
+        )
     while isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel) or hasattr(
         model, "_orig_mod"
     ):

@@ -23,7 +23,7 @@ def model(config: Any = None, **sizes: Any) -> Transformer:
         raise UsageError(f"a config has its sizes; leave out {', '.join(sizes)}, or give every size by keyword alone")
     if isinstance(config, Transformer):
         return config
-    if isinstance(config, str) and not (config.endswith(".json") or _is_folder(config)):
+    if isinstance(config, str) and not (config.endswith(".json") or (config and _is_folder(config))):
         return preset(config)
     return from_config(config)
 

@@ -84,6 +84,8 @@ def run(
         raise UsageError("CO2e needs the energy; give power_w (watts a device) and pue as well")
     if power_w is not None and pue is None:
         raise UsageError("energy needs the hall's overhead; give pue, such as 1.1, or 1.0 for the devices alone")
+    if pue is not None and power_w is None:
+        raise UsageError("pue multiplies the devices' power, and none is given; give power_w, the watts of a device")
     energy = None if power_w is None else energy_mwh(hours, power_w, pue or 0)
     cost = None if price_per_device_hour is None else hours * positive("price_per_device_hour", price_per_device_hour)
     return Run(

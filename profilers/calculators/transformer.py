@@ -176,6 +176,8 @@ def transformer(
     found = peak_of(device, dtype, peak) if timed or device is not None or peak is not None else None
     needed = flops_per_token(known, length, convention)
     done = flops_per_token(known, length, convention, recompute)
+    if not timed and whole("devices", devices) > 1:
+        raise UsageError(f"{devices:,} devices share a run's speed, and none is given; give mfu= or tokens_per_second=")
     used = None
     if timed and found is not None:
         used = utilization(

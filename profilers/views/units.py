@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 
+_DAY = 86400e9  # nanoseconds
 _SI = tuple((prefix, 10.0**power) for prefix, power in zip("YZEPTGMk", range(24, 0, -3), strict=True))
 
 
 def duration(ns: float) -> str:
-    """71.3 ms; the sign is kept."""
-    size = abs(ns)
-    if size >= 120e9:
-        return f"{'-' if ns < 0 else ''}{size // 60e9:.0f} min {size % 60e9 / 1e9:.0f} s"
+    """71.3 ms, 3 min 5 s, 2 h 10 min, 12 d 4 h; the sign is kept."""
+    size, sign = abs(ns), "-" if ns < 0 else ""
+    if size >= 1e5 * _DAY:
+        return f"{sign}{three(size / _DAY)} d"
+    for large, scale, small, part in (("d", _DAY, "h", 3600e9), ("h", 3600e9, "min", 60e9), ("min", 60e9, "s", 1e9)):
+        if size >= 2 * scale:
+            return f"{sign}{size // scale:.0f} {large} {size % scale // part:.0f} {small}"
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if size >= scale * 0.9995:  # 999.6 µs would print as 1000 µs
             return f"{three(ns / scale)} {unit}"

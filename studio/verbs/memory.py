@@ -77,7 +77,7 @@ def memory(
         "mode": mode,
         "device": device,
         "precision": precision,
-        "optimizer": optimizer or "adamw",
+        "optimizer": optimizer,
         "recompute": recompute,
         "flash": flash,
         "micro_batches": micro_batches,

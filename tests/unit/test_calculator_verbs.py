@@ -75,6 +75,7 @@ def test_a_module_with_a_config_is_known_by_its_sizes():
         ("transformer number", "number is a int"),
         ("transformer llama-3-8b gpt2", "give one model"),
         ("transformer hidden=64", "layers, heads, vocab is missing"),
+        ("transformer hidden=64 layers=2 heads=4 vocab=99 hidden=32", "hidden is given more than once"),
         ("transformer hidden=64 layers=2 heads=4 vocab=99 colour=3", "colour"),
         ("transformer nobody-has-this", "no preset is called 'nobody-has-this'"),
         ("flops gpt2 --inputs net", "known by its sizes"),

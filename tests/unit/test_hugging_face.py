@@ -274,7 +274,7 @@ def test_a_file_that_is_no_config_is_one_sentence(text, tmp_path):
         (None, {"hidden": 8, "layers": 1, "heads": 1, "vocab": 9, "width": 3}, "no size is called width"),
         ("gpt2", {"layers": 3}, "leave out layers"),
         ("gpt-9", {}, "no preset is called"),
-        ("nowhere.json", {}, "FileNotFoundError"),
+        ("nowhere.json", {}, "No such file or directory"),
         (7, {}, "not one"),
     ],
 )

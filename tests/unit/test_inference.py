@@ -127,6 +127,14 @@ def test_a_cached_prefix_saves_its_projections_and_pairs():
     assert half.ttft < base.ttft and half.tpot == base.tpot
 
 
+def test_a_draft_of_other_tokens_is_said():
+    """Vocabularies: Qwen2.5's 152,064 and 151,936 hold the same tokens, padded; GPT-2's 50,257 are others."""
+    asked: dict[str, Any] = dict(prompt=64, output=8, acceptance=0.5)
+    family = build("small", hidden=64, layers=2, heads=4, vocab=151_936)
+    assert "another vocabulary" not in str(inference("qwen2.5-7b", H100, draft=family, **asked))
+    assert "gpt2 has another vocabulary" in " ".join(str(inference("qwen2.5-7b", H100, draft="gpt2", **asked)).split())
+
+
 def test_drafts():
     """The theorem's speed-up where memory limits both passes; less once checking computes."""
     asked: dict[str, Any] = dict(tp=8, prompt=4096, output=256, draft="llama-3-8b", acceptance=0.7)
