@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
+from .events import device_kind
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import PROCESSES, Kind, kind, known
-from .traces.events_json import Args, Detail, Event, EventStream, ShapedArgs
-from .traces.memory_events import NAME as MEMORY
-from .traces.memory_events import MemoryColumns, MemoryEvents
+from .traces.events_json import Args, Detail, Event, EventStream, MessageArgs, ShapedArgs
+from .traces.memory_events import NAME as MEMORY, MemoryColumns, MemoryEvents
+from .traces.messages import FIELDS, Message, message
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -42,10 +43,10 @@ class Trace:
     end: np.ndarray  # int64 ns
     correlation: np.ndarray  # int64, a launch and its kernel share it; -1: none
     external: np.ndarray  # int64, an operator and its kernels share it; -1: none
-    group: np.ndarray  # int32, of `groups`; 0: the event names none
+    message: np.ndarray  # int32, of `messages`; 0: the event says nothing of a collective
     call: np.ndarray  # int32, of `calls`; 0: not recorded, or not asked for
     names: tuple[str, ...]
-    groups: tuple[tuple[str, str], ...]  # (process group, collective), either may be empty
+    messages: tuple[Message, ...]
     calls: tuple[tuple[bytes, ...], ...]  # an operator's dims, types, strides and values, each as JSON
     lanes: tuple[tuple[int | str | None, int | str | None], ...]
     rank: int | None
@@ -106,12 +107,26 @@ class _Codes(dict):
         return code
 
 
+class _Names(_Codes):
+    """And which of them are a collective's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.talking: list[int] = []
+
+    def __missing__(self, value: Any) -> int:
+        code = super().__missing__(value)
+        if device_kind(value) == "comm":
+            self.talking.append(code)
+        return code
+
+
 class _Columns:
     """Columns being filled, a batch of events at a time."""
 
     def __init__(self, detail: Detail | None) -> None:
-        self._names, self._categories, self._lanes, self._groups = _Codes(), _Codes(), _Codes(), _Codes()
-        self._groups[b""] = 0
+        self._names, self._categories, self._lanes = _Names(), _Codes(), _Codes()
+        self._messages = _Codes({(b"",) * len(FIELDS): 0})
         self._calls = _Codes({(): 0})
         self._shapes = detail == "shapes"
         self._memory = MemoryColumns() if detail == "memory" else None
@@ -142,24 +157,30 @@ class _Columns:
         external = _int64([a.external for a in args])
         older = np.flatnonzero(external < 0)  # or those who wrote it in small letters
         external[older] = _int64([args[i].external_old for i in older.tolist()])
-        group = np.zeros(len(events), np.int32)
-        for i in [i for i, a in enumerate(args) if a.collective is not a.group or a.group is not a.group_name]:
-            group[i] = self._groups[_group(args[i])]
+        name = self._code(self._names, map(_NAME, events), len(events))
         self._pieces.append((
-            self._code(self._names, map(_NAME, events), len(events)),
+            name,
             self._code(self._categories, map(_CATEGORY, events), len(events)),
             self._code(self._lanes, map(_LANE, events), len(events)),
             start,
             start + length,
             _int64([a.correlation for a in args]),
             external,
-            group,
+            self._said(name, args),
             self._code(self._calls, map(_call, args), len(args)) if self._shapes else np.zeros(len(args), np.int32),
         ))  # fmt: skip
 
     @staticmethod
     def _code(codes: _Codes, values: Iterable[Any], count: int) -> np.ndarray:
         return np.fromiter(map(codes.__getitem__, values), np.int32, count)
+
+    def _said(self, name: np.ndarray, args: list[Args]) -> np.ndarray:
+        """The messages of collectives; to ask every event would take longer than to ask every name once."""
+        found, talking = np.zeros(len(name), np.int32), self._names.talking
+        for i in np.flatnonzero(np.isin(name, talking)).tolist() if talking else ():
+            if isinstance(a := args[i], MessageArgs):
+                found[i] = self._messages[tuple(map(bytes, _MESSAGE(a)))]
+        return found
 
     def _pair(self, halves: list[Event]) -> None:
         """Chrome's other way to say it: a begin, and later an end on the same thread."""
@@ -184,7 +205,7 @@ class _Columns:
         columns = []
         while pieces:  # so that no two columns are in memory twice
             columns.append(np.concatenate(pieces.pop(0)))
-        name, category, lane, start, end, correlation, external, group, call = columns
+        name, category, lane, start, end, correlation, external, said, call = columns
         category = self._by_process(category, lane)
         categories = [c or "" for c in self._categories]
         pairs, inverse = np.unique(category.astype(np.int64) * len(self._names) + name, return_inverse=True)
@@ -204,10 +225,10 @@ class _Columns:
             end[order],
             correlation[order],
             external[order],
-            group[order],
+            said[order],
             call[order],
             names,
-            tuple(_two(g.decode("utf-8", "replace")) for g in self._groups),
+            tuple(map(message, self._messages)),
             tuple(self._calls),
             tuple(self._lanes),
             *_place(header),
@@ -239,6 +260,7 @@ class _Columns:
 
 
 _NAME, _CATEGORY, _LANE = attrgetter("name"), attrgetter("cat"), attrgetter("pid", "tid")  # faster than a loop
+_MESSAGE = attrgetter(*FIELDS)
 _TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32, np.int32)
 
 
@@ -246,16 +268,6 @@ def _call(args: Args) -> tuple[bytes, ...]:
     if not isinstance(args, ShapedArgs) or args.dims is args.types:
         return ()
     return bytes(args.dims), bytes(args.types), bytes(args.strides), bytes(args.values)
-
-
-def _group(args: Args) -> bytes:
-    """The group's ranks where they are written, for its name may mean another group on another rank; the collective."""
-    return (bytes(args.group) or bytes(args.group_name)).strip(b'"') + b"\0" + bytes(args.collective).strip(b'"')
-
-
-def _two(group: str) -> tuple[str, str]:
-    name, _, collective = group.partition("\0")
-    return name, collective
 
 
 def _int64(values: list[int]) -> np.ndarray:

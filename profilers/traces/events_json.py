@@ -40,12 +40,21 @@ class Args(msgspec.Struct, gc=False, frozen=True):
     correlation: int = -1
     external: int = msgspec.field(name="External id", default=-1)
     external_old: int = msgspec.field(name="external id", default=-1)
-    group: Raw = msgspec.field(name="Process Group Ranks", default=NOT_SAID)
-    group_name: Raw = msgspec.field(name="Process Group Name", default=NOT_SAID)
-    collective: Raw = msgspec.field(name="Collective name", default=NOT_SAID)
 
 
 NO_ARGS = Args()
+
+
+class MessageArgs(Args, gc=False, frozen=True):
+    """And what a collective says of itself, where there are any; the fields of `messages.FIELDS`."""
+
+    group: Raw = msgspec.field(name="Process Group Ranks", default=NOT_SAID)
+    group_name: Raw = msgspec.field(name="Process Group Name", default=NOT_SAID)
+    collective: Raw = msgspec.field(name="Collective name", default=NOT_SAID)
+    sent: Raw = msgspec.field(name="In msg nelems", default=NOT_SAID)
+    dtype: Raw = msgspec.field(name="dtype", default=NOT_SAID)
+    members: Raw = msgspec.field(name="Group size", default=NOT_SAID)
+    target: Raw = msgspec.field(name="Dst Rank", default=NOT_SAID)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -59,6 +68,10 @@ class Event(msgspec.Struct, gc=False):
     ts: Raw = Raw(b"null")
     dur: int | float = 0
     args: Args = NO_ARGS
+
+
+class MessageEvent(Event, gc=False):
+    args: MessageArgs = MessageArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class ShapedArgs(Args, gc=False, frozen=True):
@@ -92,7 +105,7 @@ class MemoryEvent(Event, gc=False):
 Detail = Literal["shapes", "memory"]  # what costs too much to be read every time
 _DECODERS = {
     detail: (msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode)
-    for detail, event in ((None, Event), ("shapes", ShapedEvent), ("memory", MemoryEvent))
+    for detail, event in ((None, MessageEvent), ("shapes", ShapedEvent), ("memory", MemoryEvent), ("alone", Event))
 }
 _each = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
@@ -104,6 +117,7 @@ class EventStream:
 
     def __init__(self, source: Source, detail: Detail | None = None) -> None:
         self._strict, self._strict_one = _DECODERS[detail]
+        self._detail = detail
         self.header: dict[str, Any] = {}
         self.events = 0
         self.unreadable = 0  # further events
@@ -131,6 +145,8 @@ class EventStream:
     def batches(self) -> Iterator[list[Event]]:
         blocks = self._source.blocks()
         head, buffer = self._find_events(blocks)
+        if self._detail is None and b'"schemaVersion"' in head and b'"distributedInfo"' not in head:
+            self._strict, self._strict_one = _DECODERS["alone"]  # a rank by itself sends no messages: seven fields less
         tail = b""
         for block in blocks:
             if self._ended:
@@ -299,15 +315,16 @@ def _coerced(text: Any) -> Event | None:
         tid=_identity(fields.get("tid")),
         ts=_number(fields.get("ts")),
         dur=_length(fields.get("dur", 0)),
-        args=Args(
+        args=MessageArgs(
             _whole(links.get("correlation")),
             _whole(links.get("External id")),
             _whole(links.get("external id")),
-            Raw(_words(links.get("Process Group Ranks"))),
-            Raw(_words(links.get("Process Group Name"))),
-            Raw(_words(links.get("Collective name"))),
+            *(Raw(_words(links.get(field))) for field in _SAID),
         ),
     )
+
+
+_SAID = [field.encode_name for field in msgspec.structs.fields(MessageArgs)][3:]
 
 
 def _text(value: Any) -> str | None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import bisect
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..busy import on_thread
+from ..calculators.collectives import Collective as Operation
 from ..events import COLLECTIVES
 from ..idle import WAITS_FOR_DEVICE
 from ..ledger import CAUSES
 from ..timeline import Spans, cut
 from ..trace import Trace
+from .communication import traffic
 from .dialects import Kind
 from .gaps import BEGINNING, UNKNOWN, Charged, Gaps, Labelled, activity, charge
 from .host import COLLECTING, COMPILING, host_events, labelled, loop_thread, phases, spans
@@ -43,6 +45,9 @@ class Collective:
     step: int
     number: int
     nanoseconds: int
+    bytes: int = 0  # of a rank, at the larger end; 0: the trace does not say
+    ranks: int = 0  # of the group
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Explained:
     steps_ns: tuple[int, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     collectives: tuple[Collective, ...] = ()
+    sent: dict[int, int] = field(default_factory=dict)  # {rank: bytes}
+    unsized: int = 0  # collectives of which the trace says no bytes
     uncounted: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -270,6 +277,8 @@ def _account(
     causes: Counter[str] = Counter()
     for (_, cause), ns in found.items():
         causes[cause] += ns
+    hits = _communicating(trace)
+    said = Counter(trace.message[hits].tolist())
     return Explained(
         path=trace.path,
         rank=trace.rank,
@@ -279,7 +288,9 @@ def _account(
         cells=tuple((*key, ns) for key, ns in found.most_common() if ns),
         steps_ns=tuple(b - a for _, a, b in trace.steps()),
         kernels=kernels(trace),
-        collectives=tuple(_collectives(trace)),
+        collectives=tuple(_collectives(trace, hits)),
+        sent=traffic(((trace.messages[m], runs) for m, runs in said.items()), -1 if trace.rank is None else trace.rank),
+        unsized=sum(runs for m, runs in said.items() if not trace.messages[m].bytes),
         uncounted=trace.uncounted,
         warnings=(*trace.warnings, *warnings, *_too_long(window)),
         **sizes,
@@ -291,20 +302,24 @@ def _too_long(window: tuple[int, int]) -> list[str]:
     return [f"its events lie {days:.0f} days apart: some time stamp is damaged"] if days > 2 else []
 
 
-def _collectives(trace: Trace) -> list[Collective]:
+def _communicating(trace: Trace) -> np.ndarray:
+    hits = trace.of(Kind.COMM)
+    if not len(hits):  # gloo runs them on threads of the host
+        hits = np.flatnonzero(np.isin(trace.name, trace.codes(GLOO, Kind.RANGE, Kind.OPERATOR)))
+    return hits
+
+
+def _collectives(trace: Trace, hits: np.ndarray) -> list[Collective]:
     """Collectives in the order they ran, numbered so that the same one has the same number on every rank."""
     steps = trace.steps()
     starts = [a for _, a, _ in steps]
     counts: Counter[tuple[str, str, int]] = Counter()
     found = []
-    hits = trace.of(Kind.COMM)
-    if not len(hits):  # gloo runs them on threads of the host
-        hits = np.flatnonzero(np.isin(trace.name, trace.codes(GLOO, Kind.RANGE, Kind.OPERATOR)))
-    columns = (c[hits].tolist() for c in (trace.name, trace.group, trace.start, trace.end))
-    for code, group, start, end in zip(*columns, strict=True):
+    columns = (c[hits].tolist() for c in (trace.name, trace.message, trace.start, trace.end))
+    for code, said, start, end in zip(*columns, strict=True):
         at = bisect.bisect_right(starts, start) - 1
-        members, collective = trace.groups[group]
-        key = collective or trace.names[code].partition("(")[0], members, steps[at][0] if at >= 0 else -1
-        found.append(Collective(*key, counts[key], end - start))
+        m = trace.messages[said]
+        key = m.name or trace.names[code].partition("(")[0], m.group, steps[at][0] if at >= 0 else -1
+        found.append(Collective(*key, counts[key], end - start, m.bytes, m.size, m.operation))
         counts[key] += 1
     return found

@@ -15,9 +15,13 @@ from ..trace import read
 from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
 from ..views.units import duration, percent
 from .diff import TraceDiff, diff
+from .engines import Name
 from .explaining import Explained
-from .ranks import Failure, Straggler, explain_files, files, one
+from .one import Failure, explain_one
+from .ranks import explain_files, files
 from .sources import Progress
+from .together import Together, together
+from .waits import Straggler
 
 if TYPE_CHECKING:
     from .roofline import TraceRoofline
@@ -32,33 +36,22 @@ class TraceReport(Shown):
     """`traces` in the order given; `exit_code` is 1 if a file could not be read."""
 
     traces: tuple[Explained, ...]
-    stragglers: tuple[Straggler, ...]
+    together: Together
     errors: tuple[Failure, ...]
 
     @property
     def exit_code(self) -> int:
         return int(bool(self.errors))
 
+    @property
+    def stragglers(self) -> tuple[Straggler, ...]:
+        return self.together.stragglers
+
     def to_json(self) -> str:
-        return json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "traces": [_fields(trace) for trace in self.traces],
-                "stragglers": [
-                    {
-                        "rank": s.rank,
-                        "path": s.path,
-                        "waited_for_us": s.waited_ns / 1000,
-                        "collectives": s.collectives,
-                        "of_collectives": s.of,
-                        "mostly": s.mostly,
-                    }
-                    for s in self.stragglers
-                ],
-                "errors": [{"path": e.path, "message": e.message} for e in self.errors],
-            },
-            indent=1,
-        )
+        traces = [_fields(trace) for trace in self.traces]
+        errors = [{"path": e.path, "message": e.message} for e in self.errors]
+        said = {"schema_version": SCHEMA_VERSION, "traces": traces, **self.together.fields(), "errors": errors}
+        return json.dumps(said, indent=1)
 
     def sheet(self) -> Sheet:
         parts: list[Part] = []
@@ -66,24 +59,29 @@ class TraceReport(Shown):
             parts += _one(self.traces[0])
         elif self.traces:
             parts += _several(self.traces)
-        if self.stragglers:
-            parts.append(_stragglers(self.stragglers))
+        parts += self.together.parts()
         if self.errors:
             parts.append(Figures("Not read", tuple(Row(Path(e.path).name, "", e.message) for e in self.errors)))
-        return Sheet(_title(self.traces), _basis(self.traces), tuple(parts), tuple(_notes(self.traces)))
+        notes = (*_notes(self.traces), *self.together.notes())
+        return Sheet(_title(self.traces), _basis(self.traces), tuple(parts), notes)
 
 
-def explain_traces(paths: Sequence[Path], progress: Callable[[Path], Progress | None]) -> TraceReport:
-    """The report of these files; a folder stands for the traces in it."""
-    explained, stragglers, failures = explain_files(files(paths), progress)
-    return TraceReport(tuple(explained), tuple(stragglers), tuple(failures))
+def explain_traces(
+    paths: Sequence[Path],
+    progress: Callable[[Path], Progress | None] = lambda path: None,
+    engine: Name = "processes",
+    link: str | None = None,
+) -> TraceReport:
+    """The report of these files; a folder stands for the traces in it. link: between the ranks, by name."""
+    explained, waits, failures = explain_files(files(paths), progress, engine)
+    return TraceReport(tuple(explained), together(explained, waits, link), tuple(failures))
 
 
 def compare_traces(before: Path, after: Path, progress: Callable[[Path], Progress | None]) -> TraceDiff:
     """What got slower. Raises UsageError where one of the two is no trace."""
     found = []
     for path in (before, after):
-        result = one(path, progress(path))
+        result = explain_one(path, progress(path))
         if isinstance(result, Failure):
             raise UsageError(f"{path.name}: {result.message}")
         found.append(result)
@@ -193,19 +191,6 @@ def _several(traces: Sequence[Explained]) -> list[Part]:
 
 def _called(t: Explained) -> str:
     return f"rank {t.rank}" if t.rank is not None else Path(t.path).name
-
-
-def _stragglers(stragglers: Sequence[Straggler]) -> Grid:
-    rows = tuple(
-        (
-            f"rank {s.rank}" if s.rank is not None else Path(s.path).name,
-            s.mostly,
-            duration(s.waited_ns),
-            f"{s.collectives} of {s.of}",
-        )
-        for s in stragglers[:MOST]
-    )
-    return Grid("Who made the others wait", ("last to arrive", "mostly in", "mean wait", "collectives"), rows, left=2)
 
 
 def _of(ns: int, span: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ..registry import verb
 
@@ -22,6 +22,8 @@ def trace(
     files: Annotated[list[Path], "traces of torch.profiler: .json, .json.gz, .zst, one a rank, or folders"],
     *,
     against: Annotated[Path | None, "an earlier trace: say what got slower since, row by row"] = None,
+    link: Annotated[str | None, "between the ranks, such as InfiniBand-NDR; without it that of one node"] = None,
+    engine: Annotated[Literal["processes", "ray"], "where the passes over the ranks run"] = "processes",
     roofline: Annotated[bool, "place every operator under the device's published limits; loads torch"] = False,
 ) -> TraceReport | TraceDiff | TraceRoofline:
     """Explain saved traces: busy, idle by cause, overlap, stragglers.
@@ -32,7 +34,7 @@ def trace(
     from ...profilers.traces.report import compare_traces, explain_traces, place_under_roofline
 
     if against is None and not roofline:
-        return explain_traces(files, _progress)
+        return explain_traces(files, _progress, engine, link)
     if against is not None and roofline:
         raise UsageError("--against and --roofline are two questions: ask one at a time")
     if len(files) != 1:

@@ -7,8 +7,16 @@ import json
 import random
 from collections.abc import Callable
 
-from tracefiles import DIALECTS
+from memorystories import kineto, training
+from tracefiles import DIALECTS, document, x
 
+MESSAGE = {
+    "Collective name": "allreduce",
+    "In msg nelems": 9,
+    "dtype": "Float",
+    "Process Group Ranks": "[0, 1]",
+    "Group size": 2,
+}
 HUGE = [2**63 - 1, 2**63, -(2**63), 2**64, 10**30, 10**400, -1, 1e308, 5e-324]
 WRONG = [None, True, [], {}, "", "x" * 5000, "\u0000", "<b>", [[]], {"a": {}}, 1.5, "NaN", "-7", *HUGE]
 TIMES = ("ts", "dur")
@@ -98,5 +106,14 @@ MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     truncated, flipped, spliced, retyped, untimed, nested, unreal, packed,
 )  # fmt: skip
 OURS = [
-    content for name, content in DIALECTS.items() if name not in ("a list without end", "trailing comma", "with a mark")
+    *(
+        content
+        for name, content in DIALECTS.items()
+        if name not in ("a list without end", "trailing comma", "with a mark")
+    ),
+    kineto(training(1, steps=5, leak=100)),
+    document(
+        [x("kernel", "ncclDevKernel_AllReduce", 0, 7, i * 100, 50, **MESSAGE) for i in range(20)],
+        distributedInfo={"rank": 0},
+    ),
 ]

@@ -5,6 +5,7 @@ A sample runs in `make test`; `make soak` runs 2,000 copies in a child whose mem
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -23,7 +24,10 @@ from mutations import MUTATIONS, OURS
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.trace import read
 from mlsys_studio.profilers.traces.explaining import explain
+from mlsys_studio.profilers.traces.memory import TraceMemory, memory_of
 from mlsys_studio.profilers.traces.report import TraceReport
+from mlsys_studio.profilers.traces.together import together
+from mlsys_studio.profilers.traces.waits import Waits
 
 SAMPLE, ALL = 160, 2000
 ADDRESS_SPACE = 1 << 30  # bytes a soaking process may map; Python, numpy and the program take 0.3 of it
@@ -52,10 +56,19 @@ def judge(path: Path) -> str:
     assert min(e.idle.values(), default=0) >= 0
     assert 0 <= e.overlap_ns <= min(e.communication_ns, e.compute_ns)
     assert max(e.compute_ns, e.memory_op_ns) <= e.busy_ns <= e.span_ns
-    report = TraceReport((e,), (), ())
-    assert all(len(line) <= 80 for line in str(report).splitlines())
-    json.loads(report.to_json(), parse_constant=lambda constant: pytest.fail(f"{constant} in the JSON"))
+    waits = Waits()
+    waits.add(e)
+    shown(TraceReport((e,), together([e], waits, None), ()))
+    with contextlib.suppress(UsageError):
+        m = memory_of(path)
+        shown(m)
+        assert sum(a.bytes for a in m.alive) == m.peak.total >= min(m.peak.bytes) >= 0
     return "warned" if e.warnings else "explained"
+
+
+def shown(result: TraceReport | TraceMemory) -> None:
+    assert all(len(line) <= 80 for line in str(result).splitlines())
+    json.loads(result.to_json(), parse_constant=lambda constant: pytest.fail(f"{constant} in the JSON"))
 
 
 def soak(folder: Path, start: int, count: int) -> dict[str, int]:

@@ -53,7 +53,7 @@ def test_two_ranks_one_of_them_late(tmp_path):
         for r in range(2)
     ]  # fmt: skip
     stopwatch = [1e9 * float(rank.communicate(timeout=120)[0]) for rank in ranks]
-    report = explain_traces([tmp_path / f"rank{r}.json" for r in range(2)], lambda path: None)
+    report = explain_traces([tmp_path / f"rank{r}.json" for r in range(2)])
     assert [t.rank for t in report.traces] == [0, 1]
     for trace, waited in zip(report.traces, stopwatch, strict=True):
         assert trace.exposed_ns == pytest.approx(waited, rel=0.1, abs=10e6)
@@ -63,7 +63,7 @@ def test_two_ranks_one_of_them_late(tmp_path):
 
 
 class Slow(torch.utils.data.Dataset):
-    """Witness: a stopwatch inside the dataset."""
+    """Witness: a stopwatch inside the dataset; another one is around the loader."""
 
     slept = 0.0
 
@@ -81,12 +81,18 @@ def test_a_slow_dataset_is_a_data_stall(tmp_path):
     model, loader = torch.nn.Linear(64, 64), torch.utils.data.DataLoader(Slow(), batch_size=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with profile(activities=[ProfilerActivity.CPU], with_stack=True) as recorded:
-        for batch in loader:
+        batches, waited = iter(loader), 0.0
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - began
+            if batch is None:
+                break
             model(batch).sum().backward()
             optimizer.step()
     recorded.export_chrome_trace(str(tmp_path / "t.json.gz"))
     e = explain(read(tmp_path / "t.json.gz"))
-    assert e.idle["data stall"] == pytest.approx(1e9 * Slow.slept, rel=0.1)
+    assert 1e9 * Slow.slept <= e.idle["data stall"] <= 1e9 * waited
     assert not e.warnings and not e.uncounted
 
 
