@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from ..errors import UsageError
-from ..trace import read
 from .explaining import Explained, explain
+from .kept import read_kept
 from .sources import Progress
 
 
@@ -24,7 +24,7 @@ class Failure:
 
 def explain_one(path: Path, progress: Progress | None = None) -> Explained | Failure:
     try:
-        return explain(read(path, progress))
+        return explain(read_kept(path, progress))
     except UsageError as error:
         return Failure(str(path), str(error))
     except MemoryError:
