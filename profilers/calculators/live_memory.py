@@ -2,7 +2,7 @@
 
 The step runs under FakeTensorMode, so that nothing is allocated and the user's model, gradients and random generators
 stay as they are; every storage has the size and the life it would have. With `run=True` the same step also runs for
-real, and what torch's allocator saw stands beside it.
+real, and what torch's allocator saw stands beside it. Tests hold the two together on a CPU; on CUDA nobody has yet.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from mlsys_studio.profilers.calculators.activations import Kernels
 from mlsys_studio.profilers.calculators.kv_cache import kv_cache
 from mlsys_studio.profilers.calculators.layout import Layout
-from mlsys_studio.profilers.calculators.memory import MemoryEstimate, Parts, estimate, memory
+from mlsys_studio.profilers.calculators.memory import MemoryEstimate, Parts, both, estimate, memory
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.pipelines import held
 from mlsys_studio.profilers.calculators.presets import preset, presets
@@ -61,6 +62,29 @@ def test_adam_takes_16_bytes_and_20_with_both_gradients():
         assert states(estimate(LLAMA, sequence=1, precision=name)) == each * count(LLAMA).total
     text = str(estimate(LLAMA, sequence=1))
     assert "16 bytes a parameter" in text and "20" in text
+
+
+def test_gb_and_gib_are_two_names_of_one_number():
+    """7 B parameters of 4 bytes, which the course notes call 26.7 GB; and any number read back from either name."""
+    assert both(7e9 * 4) == "28.0 GB (26.1 GiB)"
+    powers = {
+        "B": 1,
+        "kB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "TB": 1e12,
+        "KiB": 2**10,
+        "MiB": 2**20,
+        "GiB": 2**30,
+        "TiB": 2**40,
+    }
+    draw = random.Random(7)
+    for _ in range(500):
+        count = draw.randrange(1, 10 ** draw.randrange(1, 15))
+        decimal, binary = both(count).removesuffix(")").split(" (")
+        for said in (decimal, binary):
+            value, unit = said.split()
+            assert float(value) * powers[unit] == pytest.approx(count, rel=0.006)
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])

@@ -60,6 +60,12 @@ def test_llama_3s_layout_is_among_the_ten_best():
     assert len(found.best) == 10 and 0.41 < found.winner.mfu < found.winner.step.matmul / found.winner.step.total
 
 
+def test_llama_3s_three_runs_are_off_by_one_factor(benchmark):
+    """Table 4: 430, 400 and, with sequences of 131,072 tokens, 380 TFLOP/s; at a matmul's rate attention makes it 1.15."""
+    off = [benchmark.llama_tflops(row) / row[-1] for row in benchmark.LLAMA]
+    assert 1 < min(off) and max(off) / min(off) < 1.04 and max(off) < 1.25
+
+
 IMPOSSIBLE = [  # model, GPU, GPUs, layout, and the least bytes a parameter of what is not sharded further
     ("llama-3-8b", "H100-SXM5", 1, Layout(), 16),
     ("llama-3-70b", "H100-SXM5", 8, Layout(tp=8), 16 / 8),
