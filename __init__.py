@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .profilers.calculators.mfu import mfu
     from .profilers.calculators.plan import plan
     from .profilers.calculators.transformer import transformer
+    from .profilers.diagnosis.diagnose import diagnose
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
     from .profilers.loading.doctor import data_doctor
@@ -30,6 +31,7 @@ _HOMES = {
     "UsageError": "profilers.errors",
     "cluster": "profilers.calculators.cluster",
     "data_doctor": "profilers.loading.doctor",
+    "diagnose": "profilers.diagnosis.diagnose",
     "flops": "profilers.calculators.live",
     "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
@@ -48,6 +50,7 @@ __all__ = [
     "__version__",
     "cluster",
     "data_doctor",
+    "diagnose",
     "flops",
     "inference",
     "load_ipython_extension",

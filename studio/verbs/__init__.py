@@ -27,6 +27,7 @@ NAMES = (
     "fix",
     "report",
     "trace",
+    "diagnose",
     "flops",
     "transformer",
     "mfu",

@@ -1,0 +1,1 @@
+"""What failed first, why, and what to do: read from texts."""

@@ -1,0 +1,135 @@
+"""Which lines speak for which cause, and how loudly.
+
+A signal counts for what its tier says, less where the line itself says that nothing is wrong: a warning, a retry, a
+plain line without a word of failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .bounded import TooSlow
+from .lines import Line
+from .rules import Cause, Rules, Signal
+from .tracebacks import Kind, exception_of
+
+NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is looked for
+STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.5}
+_FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
+_LONGEST_TRACEBACK = 60  # lines
+_PLAIN, _SOFT = 1.0, 2.0  # what is taken off for a line without a word of failure, and for a warning
+_RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
+
+_FAILURE_WORDS = re.compile(
+    r"error|fail|exception|fatal|abort|cannot|can.t|could ?n.t|could not|unable|traceback|kill|denied|refused|timed? ?out|timeout"
+    r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
+    r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit",
+    re.IGNORECASE,
+)
+_LOUD = re.compile(
+    r"NVRM|Xid|NCCL WARN|oom.?kill|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    line: Line
+    index: int  # of the line among those read
+    cause: Cause
+    strength: float
+    specific: int  # letters of the line that the pattern names
+    soft: bool  # a warning at most
+    exception: str  # its type, where the line is one
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    line: Line
+    index: int
+    event: str
+
+
+def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[list[Hit], list[Consequence]]:
+    """In the order of the lines."""
+    found: list[Hit] = []
+    consequences: list[Consequence] = []
+    for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
+        if kind in ("frame", "source", "noise", "header") or not line.text.strip():
+            continue
+        event = next((event for event, pattern in rules.consequences if pattern.search(line.text)), None)
+        if event:
+            consequences.append(Consequence(line, index, event))
+        its = _of_line(lines, index, line, kind, event is not None, rules)
+        if kind == "exception" and max((hit.strength for hit in its), default=9) < _FRAMES:
+            its += _of_frames(lines, kinds, index, rules)
+        found += its
+    return found, consequences
+
+
+def _of_line(lines: Sequence[Line], index: int, line: Line, kind: Kind, consequence: bool, rules: Rules) -> list[Hit]:
+    exception = exception_of(line.text)
+    loud = exception is not None or line.level == "error" or line.native or bool(_LOUD.search(line.text))
+    if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
+        return []
+    quiet = (
+        line.level in ("warning", "info", "debug")
+        and exception is None
+        and not line.native
+        and not _LOUD.search(line.text)
+    )
+    if quiet and line.level == "info" and not _FAILURE_WORDS.search(line.text):
+        return []
+    plain = not loud and not _FAILURE_WORDS.search(line.text)
+    soft = quiet or (not loud and bool(rules.handled.search(line.text)))
+    best: dict[tuple[str, str], Hit] = {}
+    for signal, named in list(rules.index.candidates(line.text)):
+        if consequence and signal.tier in ("likely", "hint"):
+            continue
+        try:
+            matched = signal.match(line.text)
+        except TooSlow:
+            rules.dropped.append(f"the pattern {signal.line[:60]!r} was too slow, and is left out")
+            rules.index.remove(signal)
+            continue
+        if matched is None or (signal.near_pattern and not signal.near_pattern.search(_near(lines, index))):
+            continue
+        strength = STRENGTH[signal.tier]
+        if signal.tier != "symptom":
+            strength += _RAISED if loud and not soft else 0
+            strength -= _SOFT if soft else _PLAIN if plain else 0
+        specific = named + 10 * bool(signal.near)
+        hit = Hit(line, index, signal.cause, strength, specific, soft, exception[0] if exception else "")
+        key = (signal.cause.category, signal.cause.id)
+        if key not in best or (hit.strength, hit.specific) > (best[key].strength, best[key].specific):
+            best[key] = hit
+    if not best and exception and not consequence:
+        cause = rules.cause("code_error", "invalid_argument")
+        return [Hit(line, index, cause, 1.0, 0, False, exception[0])]
+    return list(best.values())
+
+
+def _of_frames(lines: Sequence[Line], kinds: Sequence[Kind], index: int, rules: Rules) -> list[Hit]:
+    """What the traceback above an exception speaks for: the innermost frame that says anything."""
+    line, above = lines[index], []
+    for i in range(index - 1, max(-1, index - _LONGEST_TRACEBACK), -1):
+        if kinds[i] in ("header", "exception"):
+            break
+        if kinds[i] in ("frame", "source") and (lines[i].source, lines[i].rank) == (line.source, line.rank):
+            above.append(lines[i].text)
+    text = "\n".join(reversed(above))
+    best: tuple[int, Signal] | None = None
+    for signal in rules.frames:
+        for found in signal.pattern.finditer(text):
+            if best is None or found.start() > best[0]:
+                best = (found.start(), signal)
+    if best is None:
+        return []
+    exception = exception_of(line.text)
+    return [Hit(line, index, best[1].cause, _FRAMES, 0, False, exception[0] if exception else "")]
+
+
+def _near(lines: Sequence[Line], index: int) -> str:
+    around = lines[max(0, index - NEAR_BEFORE) : index + NEAR_AFTER]
+    return "\n".join(line.text for line in around if line.source == lines[index].source)

@@ -1,0 +1,239 @@
+"""The first cause before the last error.
+
+Of all that speaks for a cause, the strongest counts; of equally strong ones, the earliest over all ranks; on one line, the
+most specific. What only others' deaths explain (SIGTERM, time-outs, closed connections) gives way to anything else. What
+was survived (work went on after it) is no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .diagnosis import HEALTHY, Alternative, Check, Diagnosis, Evidence, Fix, Link
+from .hits import STRENGTH, Consequence, Hit, hits
+from .lines import Line
+from .metrics import course, series
+from .rules import Cause, Rules
+from .tracebacks import kinds
+
+MOST_EVIDENCE, MOST_LINKS, MOST_ALTERNATIVES = 6, 12, 3
+LEFTOVERS = "resources were left behind"  # by a run that ended, well or not
+LONGEST_TEXT = 500  # letters of a line in the answer
+
+# How sure each strength is: measured on the half of the development texts that no rule was written from.
+_CONFIDENCE = ((3.0, 0.9), (2.0, 0.75), (1.0, 0.5), (0.0, 0.45))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that is known before deciding."""
+
+    lines: Sequence[Line]
+    hits: list[Hit]  # in the order of time
+    consequences: list[Consequence]
+    note: str  # what the metrics say, where they decide
+
+
+def diagnose_lines(lines: Sequence[Line], rules: Rules) -> Diagnosis:
+    """The recipe."""
+    reading = read(lines, rules)
+    ranked = rank(reading.hits)
+    if survived(reading, ranked, rules):
+        return healthy(reading, rules)
+    return decided(reading, ranked) if ranked else undecided(reading)
+
+
+def read(lines: Sequence[Line], rules: Rules) -> Reading:
+    found, consequences = hits(lines, kinds(lines), rules)
+    numbers = course(series(lines))
+    note = ""
+    if numbers and numbers.course != "recovered":
+        index = next(i for i, line in enumerate(lines) if line is numbers.line)
+        cause = rules.cause("numerical", numbers.course)
+        found.append(Hit(numbers.line, index, cause, 3.0 if numbers.sure else 1.5, 100, False, ""))
+        note = numbers.says
+    elif numbers:  # what the series show to have come back is no failure, whatever the line that shows it says
+        found = [hit for hit in found if hit.cause.category != "numerical"]
+    order = _order(lines)
+    found.sort(key=lambda hit: order(hit.line, hit.index))
+    consequences.sort(key=lambda event: order(event.line, event.index))
+    return Reading(lines, found, consequences, note)
+
+
+def _order(lines: Sequence[Line]):
+    """By the clock where every line that has one has the same kind, else by place."""
+    clocks = {line.clock[0] for line in lines if line.clock}
+    last: dict[tuple[str, int | None], float] = {}
+    times: list[float] = []
+    for line in lines:
+        who = (line.source, line.rank)
+        if line.clock:
+            last[who] = last[(line.source, None)] = line.clock[1]
+        times.append(last.get(who, last.get((line.source, None), 0.0)))
+    timed = len(clocks) == 1
+
+    def key(line: Line, index: int) -> tuple[float, int]:
+        return (times[index] if timed else 0.0, index)
+
+    return key
+
+
+def rank(found: Sequence[Hit]) -> list[Hit]:
+    """One hit a cause, best first. A warning alone decides nothing."""
+    best: dict[tuple[str, str], Hit] = {}
+    place = {id(hit): n for n, hit in enumerate(found)}
+    for hit in found:
+        key = (hit.cause.category, hit.cause.id)
+        if hit.soft or hit.strength < STRENGTH["symptom"]:
+            continue
+        if key not in best or hit.strength > best[key].strength:
+            best[key] = hit
+    return sorted(
+        best.values(), key=lambda hit: (-hit.strength, place[id(hit)] - _same_line(hit, found, place), -hit.specific)
+    )
+
+
+def _same_line(hit: Hit, found: Sequence[Hit], place: dict[int, int]) -> int:
+    """How far into its line's hits this one stands: hits of one line share one place."""
+    first = next(place[id(other)] for other in found if other.index == hit.index)
+    return place[id(hit)] - first
+
+
+def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
+    """Did work go on, or end well, after the last thing that looked like a failure? Or was it over before?"""
+    real = [hit for hit in reading.hits if not hit.soft and hit.strength >= STRENGTH["symptom"]]
+    last = max((hit.index for hit in real), default=-1)
+    if reading.note:  # the metrics were judged by their whole course
+        return False
+    ends = [event.index for event in reading.consequences if event.event != LEFTOVERS]
+    if ranked and ranked[0].cause.id == "user_cancelled":
+        return any(rules.finished.search(line.text) for line in reading.lines[: ranked[0].index])
+    if any(index > last for index in ends):
+        return False
+    after = [line.text for line in reading.lines[last + 1 :]]
+    ended = any(rules.finished.search(text) for text in after)
+    progress = sum(bool(rules.progress.search(text)) for text in after)
+    handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
+    if last < 0:
+        return True
+    return ended or progress >= 3 or (handled and progress >= 1)
+
+
+def decided(reading: Reading, ranked: Sequence[Hit]) -> Diagnosis:
+    best, others = ranked[0], ranked[1:]
+    sure = _confidence(best, reading.hits, others)
+    its = [
+        hit
+        for hit in reading.hits
+        if (hit.cause.category, hit.cause.id) == (best.cause.category, best.cause.id) and not hit.soft
+    ]
+    evidence = _distinct([best, *its])[:MOST_EVIDENCE]
+    return Diagnosis(
+        category=best.cause.category,
+        cause=best.cause.id,
+        confidence=round(sure, 2),
+        summary=_summary(best, reading),
+        evidence=tuple(_evidence(hit.line) for hit in evidence),
+        chain=chain(best, ranked, reading.consequences),
+        fix=tuple(Fix(*fix) for fix in best.cause.fixes),
+        checks=_checks(best.cause),
+        alternatives=_alternatives(best, others, sure),
+    )
+
+
+def undecided(reading: Reading) -> Diagnosis:
+    checks = (
+        Check("mlsys diagnose FOLDER-OF-ALL-RANKS", "the cause is in an earlier part, or in the log of another rank"),
+        Check("sudo dmesg -T | tail -100", "whether the kernel or the GPU driver stopped it", probe="kernel_log"),
+    )
+    said = reading.consequences[0].event if reading.consequences else "it ended"
+    summary = f"Cannot tell from this: {said}, and what went before is not in the text."
+    events = tuple(_link(e.line, e.event, None, "consequence") for e in _first_events(reading.consequences))
+    return Diagnosis(
+        None,
+        None,
+        0.0,
+        summary,
+        tuple(_evidence(e.line) for e in reading.consequences[:MOST_EVIDENCE]),
+        events,
+        checks=checks,
+    )
+
+
+def healthy(reading: Reading, rules: Rules) -> Diagnosis:
+    shown = any(rules.progress.search(line.text) or rules.finished.search(line.text) for line in reading.lines)
+    logged = any(line.level or line.time for line in reading.lines)
+    sure = 0.85 if shown else 0.7 if logged else 0.4
+    quiet = [hit for hit in reading.hits if hit.strength >= STRENGTH["symptom"]]
+    summary = "Nothing failed here"
+    if quiet:
+        summary += f"; what looks like it ({quiet[-1].line.text.strip()[:100]}) was dealt with"
+    return Diagnosis(HEALTHY, None, sure, summary + ".", tuple(_evidence(hit.line) for hit in quiet[:2]))
+
+
+def chain(best: Hit, ranked: Sequence[Hit], consequences: Sequence[Consequence]) -> tuple[Link, ...]:
+    """From the first cause on: what other ranks then met, and how the job was ended."""
+    links = [_link(best.line, best.cause.summary.rstrip("."), best.cause.id, "cause")]
+    later = [hit for hit in ranked if hit.index > best.index and (hit.strength <= 1 or hit.line.rank != best.line.rank)]
+    events = [(hit.index, _link(hit.line, hit.cause.summary.rstrip("."), hit.cause.id, "consequence")) for hit in later]
+    events += [
+        (e.index, _link(e.line, e.event, None, "consequence"))
+        for e in _first_events(consequences)
+        if e.index > best.index
+    ]
+    return tuple([*links, *(link for _, link in sorted(events, key=lambda pair: pair[0]))][:MOST_LINKS])
+
+
+def _first_events(consequences: Sequence[Consequence]) -> list[Consequence]:
+    seen: set[str] = set()
+    return [e for e in consequences if not (e.event in seen or seen.add(e.event))]
+
+
+def _confidence(best: Hit, found: Sequence[Hit], others: Sequence[Hit]) -> float:
+    sure = next(share for strength, share in _CONFIDENCE if best.strength >= strength)
+    rivals = [hit for hit in others if hit.cause.category != best.cause.category and hit.strength >= best.strength]
+    if rivals:
+        sure *= 0.85 if len({hit.cause.category for hit in rivals}) == 1 else 0.7
+    same = {hit.index for hit in found if hit.cause.category == best.cause.category and hit.strength >= best.strength}
+    return min(0.97, sure + 0.03 * (len(same) > 1 and not rivals))
+
+
+def _alternatives(best: Hit, others: Sequence[Hit], sure: float) -> tuple[Alternative, ...]:
+    left = 1 - sure
+    shown = others[:MOST_ALTERNATIVES]
+    total = sum(hit.strength for hit in shown) or 1
+    return tuple(Alternative(hit.cause.category, hit.cause.id, round(left * hit.strength / total, 2)) for hit in shown)
+
+
+def _summary(best: Hit, reading: Reading) -> str:
+    where = ", ".join(
+        part
+        for part in (
+            f"rank {best.line.rank}" if best.line.rank is not None else "",
+            f"on {best.line.host}" if best.line.host else "",
+            f"at {best.line.time}" if best.line.time else "",
+        )
+        if part
+    )
+    said = best.cause.summary
+    if reading.note and best.cause.category == "numerical":
+        said = f"{said} In the log, {reading.note}."
+    return f"{said} First seen in line {best.line.number}" + (f" ({where})." if where else ".")
+
+
+def _checks(cause: Cause) -> tuple[Check, ...]:
+    return tuple(Check(command, why, probe=probe) for command, why, probe in cause.checks)
+
+
+def _distinct(found: Sequence[Hit]) -> list[Hit]:
+    seen: set[int] = set()
+    return [hit for hit in found if not (hit.index in seen or seen.add(hit.index))]
+
+
+def _evidence(line: Line) -> Evidence:
+    return Evidence(line.source or None, line.number, line.rank, line.host, line.time, line.text.strip()[:LONGEST_TEXT])
+
+
+def _link(line: Line, event: str, cause: str | None, role) -> Link:
+    return Link(event, cause, line.rank, line.host, line.time, line.number, role)

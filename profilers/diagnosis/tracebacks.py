@@ -1,0 +1,66 @@
+"""Which lines of a log belong to a traceback, and what part each plays.
+
+Source lines quoted in a traceback hold any words at all (`raise RuntimeError("out of memory")`), so they never count as
+something that happened; the last line of a traceback is the one thing it says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from .lines import Line
+
+Kind = Literal["log", "header", "frame", "source", "exception", "noise"]
+
+_HEADER = re.compile(r"^\s*(?:\S.{0,80}\s)?Traceback \(most recent call")
+_FRAME = re.compile(
+    r"^\s*(?:File \"[^\"]*\", line \d+|(?:Cell )?In ?\[\d+\],? line \d+|<ipython-input-[^>]*>|File \S+:\d+, in |frame #\d+: "
+    r"|\S+\.py(?::\d+)?(?: in \w+\(|:\d+: in )|#\d+ +0x[0-9a-f]+)"
+)
+_SOURCE = re.compile(
+    r"^\s+(?:\^|~)[\^~ ]*$|^\s*(?:❱|-+>)?\s*\d+\s{1,8}(?:\s{3}|[│|])|^\s*(?:❱|-+>)\s*\d+ |^\s*[╭╰─│]{2,}"
+    r"|^\s{2,}(?:raise|return|assert|with|for|if|elif|else|try|except|import|from|yield|await|async|def|class|self\.|[\w.\[\], ]+ = )\b.*"
+)
+_EXCEPTION = re.compile(
+    r"^\s{0,3}\*{0,2}`{0,3}(?:\d+ )?(?P<type>(?:[A-Za-z_][\w]*\.)*(?:[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Failed|Timeout|TimeoutExpired|Unavailable|Mismatch|Expired|NotFound|Unsupported|Warning|Iteration|Empty|Full|Closed|OutOfResources|Resources|Conflict|Violation|Divergence|Died)|(?:requests|huggingface_hub|urllib3|httpx|botocore|ray|torch|triton|jaxlib|tensorflow|pynvml|subprocess|queue|concurrent|google|grpc)\.[\w.]+))"
+    r"(?:: ?(?P<message>.*)|\s*$)"
+)
+_NOISE = re.compile(
+    r"^\s*(?:Extension modules: |args: |Namespace\(|.{0,60}with config: |server_args=|.{0,40}non-default args)"
+)
+
+
+def exception_of(text: str) -> tuple[str, str] | None:
+    """(type without its module, message) where the line is the last of a traceback, or looks like it."""
+    found = _EXCEPTION.match(text)
+    if not found or found["type"].endswith("Warning"):
+        return None
+    return found["type"].rpartition(".")[2], (found["message"] or "").strip()
+
+
+def kinds(lines: Sequence[Line]) -> list[Kind]:
+    """One a line. Interleaved ranks are followed one by one."""
+    found: list[Kind] = []
+    after_frame: dict[tuple[str, int | None], bool] = {}
+    for line in lines:
+        who = (line.source, line.rank)
+        kind = _kind(line.text, after_frame.get(who, False))
+        after_frame[who] = kind == "frame" and "frame #" not in line.text
+        found.append(kind)
+    return found
+
+
+def _kind(text: str, after_frame: bool) -> Kind:
+    if _HEADER.match(text):
+        return "header"
+    if _FRAME.match(text):
+        return "frame"
+    if _NOISE.match(text):
+        return "noise"
+    if _EXCEPTION.match(text):
+        return "exception"
+    if _SOURCE.match(text) or (after_frame and text.startswith((" ", "\t"))):
+        return "source"
+    return "log"
