@@ -98,7 +98,7 @@ if os.fork() == 0:
 print("ready", flush=True)
 time.sleep(600)
 """
-    outcome = stage.perform(script, Stage(seconds=2), {"script": "main.py"})
+    outcome = stage.perform(script, Stage(seconds=6), {"script": "main.py"})
     assert outcome.timed_out and "ready" in outcome.text
     assert left_behind(corner) == [] and not Path(f"/dev/shm/{corner.name}").exists()
     with pytest.raises(ConnectionRefusedError):

@@ -23,9 +23,7 @@ def mean(value):
 
 
 def torchrun(ranks: int, **env: str) -> Stage:
-    return Stage(
-        command=f"torchrun --standalone --nproc-per-node {ranks} --log-dir logs --tee 3 $script", env=env, seconds=60
-    )
+    return Stage(command=f"torchrun --standalone --nproc-per-node {ranks} --log-dir logs --tee 3 $script", env=env)
 
 
 PATIENCE = {"patience": (4, 5)}
