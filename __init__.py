@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .profilers.errors import UsageError
     from .profilers.ledger import Ledger
     from .profilers.loading.doctor import data_doctor
+    from .profilers.loading.tuner import tune_loader
     from .profilers.profile import Profile
     from .studio.profiling import profile
 
@@ -40,6 +41,7 @@ _HOMES = {
     "plan": "profilers.calculators.plan",
     "profile": "studio.profiling",
     "transformer": "profilers.calculators.transformer",
+    "tune_loader": "profilers.loading.tuner",
     "unload_ipython_extension": "magics",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "plan",
     "profile",
     "transformer",
+    "tune_loader",
     "unload_ipython_extension",
 ]
 

@@ -113,8 +113,8 @@ class Loop:
         self.result.starts.append(time.perf_counter_ns() - began)
         return self.result.batch
 
-    def run(self, step: Step | None, skip: int, least: int, seconds: float) -> Consumed:
-        """At least `least` turns after the first `skip`, and as many more as fit into `seconds`; into a new result."""
+    def run(self, step: Step | None, skip: int, least: int, seconds: float, most: int) -> Consumed:
+        """At least `least` turns after the first `skip`, and up to `most` as fit into `seconds`; into a new result."""
         kept, self.result = self.result, Consumed(starts=self.result.starts, epochs=self.result.epochs)
         batch = kept.batch
         if self._iterator is None:
@@ -124,7 +124,7 @@ class Loop:
             deadline, cpu = time.perf_counter() + seconds, CpuTime.now()
             number, fresh = -skip, True
             self.receiving.take()
-            while number < least or (time.perf_counter() < deadline and number < 4 * least):
+            while number < least or (time.perf_counter() < deadline and number < most):
                 if number == 0 and fresh:
                     self.result.began, cpu, fresh = time.perf_counter_ns(), CpuTime.now(), False
                 places.clear()
@@ -150,6 +150,10 @@ class Loop:
             self.result.cpu = None if now is None or cpu is None else now.since(cpu)
         self.result.batch = batch
         return self.result
+
+    def processes(self) -> list[int]:
+        """Of the workers that run now."""
+        return [worker.pid for worker in getattr(self._iterator, "_workers", ())]
 
     def close(self) -> None:
         """End the iterator's workers, and wait for them."""

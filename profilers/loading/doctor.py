@@ -95,8 +95,8 @@ def measure(
             raise explained(error, folder) from error
         try:
             share = 0.6 if step is not None else 0.9
-            together = loop.run(step, skip, least, share * seconds)
-            alone = loop.run(None, skip, least, 0.25 * seconds) if step is not None else None
+            together = loop.run(step, skip, least, share * seconds, 4 * least)
+            alone = loop.run(None, skip, least, 0.25 * seconds, 4 * least) if step is not None else None
         except Exception as error:
             raise explained(error, folder) from error
         device = statistics.median(replay(step, together.batch, 5, 0.15 * seconds)) if step is not None else None

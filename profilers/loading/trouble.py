@@ -15,10 +15,11 @@ _ITEM = re.compile(r"mlsys: item (.+)")
 _OURS = ("/torch/utils/data/", "/torchdata/", "/profilers/loading/")
 
 
-def explained(error: Exception, folder: Path) -> UsageError:
-    """The sentence. `folder` has what the workers wrote until then."""
+def explained(error: Exception, folder: Path | None = None) -> UsageError:
+    """The sentence. `folder` has what the workers wrote until then, if they did."""
     said, kind = str(error), type(error).__name__
-    done = sum("spent" in record for path in folder.glob("*.jsonl") for record in read_records(path))
+    files = folder.glob("*.jsonl") if folder is not None else ()
+    done = sum("spent" in record for path in files for record in read_records(path))
     after = f" after {done} batches" if done else ""
     if isinstance(error, UsageError):
         return error

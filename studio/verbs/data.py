@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..registry import Expression, verb
+from ...profilers.errors import UsageError
+from ..registry import Call, Expression, verb
 
 if TYPE_CHECKING:
     from ...profilers.loading.report import DataReport, OneShotReport
+    from ...profilers.loading.tuned import Tuned
 
 
 @verb
@@ -15,13 +17,30 @@ def data(
     loader: Annotated[Any, Expression("the DataLoader that your loop runs over")],
     *,
     step: Annotated[Any, Expression("a function of one batch that does what a step does")] = None,
-    seconds: Annotated[float, "to measure for, where batches come fast enough"] = 12.0,
-) -> DataReport | OneShotReport:
+    tune: Annotated[bool, "race other numbers of workers, prefetch, threads and pinning"] = False,
+    seconds: Annotated[float | None, "to measure for; 12, with --tune 20"] = None,
+    into: Annotated[str | None, "with --tune: keep the tuned loader under this name"] = None,
+    call: Call,
+) -> DataReport | OneShotReport | Tuned:
     """What makes the loop wait for data: the cause, its share of a step, and what would mend it.
 
     A double of the loader is run, so the training's order, random draws and state stay as they are. Without --step the
-    loader is run alone. In Python: `mlsys_studio.data_doctor(loader, step_fn)`.
+    loader is run alone. In Python: `mlsys_studio.data_doctor(loader, step_fn)`, `mlsys_studio.tune_loader(loader, step_fn)`.
     """
-    from ...profilers.loading.doctor import data_doctor
+    if into is not None and (not tune or call.namespace is None or not into.isidentifier()):
+        raise UsageError(
+            "--into names a variable of the notebook for the loader that --tune finds: --tune --into loader"
+        )
+    if seconds is not None and seconds <= 0:
+        raise UsageError(f"--seconds must be more than 0, and is {seconds:g}")
+    given = {} if seconds is None else {"seconds": seconds}
+    if not tune:
+        from ...profilers.loading.doctor import data_doctor
 
-    return data_doctor(loader, step, seconds=seconds)
+        return data_doctor(loader, step, **given)
+    from ...profilers.loading.tuner import tune_loader
+
+    tuned = tune_loader(loader, step, **given)
+    if into is not None and call.namespace is not None:
+        call.namespace[into] = tuned.loader
+    return tuned

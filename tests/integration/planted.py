@@ -155,7 +155,7 @@ def planted(p: Pipeline, seed: int) -> Iterator[tuple[DataLoader, Callable[[Any]
             for i in range(500):
                 (p.folder / "tiny" / str(i)).write_text("x" * 200)
         if p.pace:
-            pipes = [p.folder / f"storage{i}" for i in range(max(1, p.workers))]
+            pipes = [p.folder / f"storage{i}" for i in range(8)]  # a tuner starts more workers
             for pipe in pipes:
                 os.mkfifo(pipe)
             command = [sys.executable, "-c", PACER, str(p.pace), *map(str, pipes)]

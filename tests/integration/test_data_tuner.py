@@ -1,0 +1,151 @@
+"""The tuner on live loaders: same samples, same order, same draws; a loader that is good is left alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from planted import Pipeline, Planted, PlantedStream, as_list, planted
+from torch.utils.data import DataLoader, Dataset
+
+from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.loading.room import Room, batch_bytes
+from mlsys_studio.profilers.loading.settings import Setting, changed
+from mlsys_studio.profilers.loading.tuner import Race, bounds, tune_loader, variations, worth_trying
+
+pytestmark = [pytest.mark.filterwarnings("ignore:This DataLoader will create"), pytest.mark.usefixtures("one_thread")]
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(0.002)
+        return index
+
+
+def epochs(loader: DataLoader, count: int = 2) -> list[Any]:
+    """Every batch, and what the global state gives after it."""
+    return [(batch, torch.rand(1).item()) for _ in range(count) for batch in loader]
+
+
+def made(workers: int, generator: bool) -> DataLoader:
+    own = torch.Generator().manual_seed(3) if generator else None
+    return DataLoader(Numbers(), batch_size=7, shuffle=True, drop_last=True, generator=own, collate_fn=as_list, num_workers=workers)  # fmt: skip
+
+
+@pytest.mark.parametrize("generator", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_every_setting_gives_the_same_samples_in_the_same_order_and_leaves_the_same_draws(workers, generator):
+    """Witness: the untuned loader, from the same seed, over two epochs."""
+    torch.manual_seed(1)
+    expected = epochs(made(workers, generator))
+    for setting in (Setting(0, None, 1, False), Setting(2, 4, 1, False), Setting(1, 1, 2, False)):
+        torch.manual_seed(1)
+        assert epochs(changed(made(workers, generator), setting)) == expected
+
+
+def test_tuning_moves_nothing_on(generator: bool = True):
+    def run(tuning: bool) -> list[Any]:
+        torch.manual_seed(1), random.seed(1)
+        loader = made(0, generator)
+        if tuning:
+            tuned = tune_loader(loader, lambda batch: time.sleep(0.01), seconds=2)
+            assert tuned.loader.batch_size == 7
+            assert tuned.loader.drop_last
+            loader = tuned.loader
+        return epochs(loader)
+
+    before = psutil.Process().children()
+    assert run(tuning=True) == run(tuning=False)
+    psutil.wait_procs(psutil.Process().children(), timeout=5)
+    assert len(psutil.Process().children()) <= len(before) + 1  # multiprocessing's own tracker
+
+
+def test_what_waits_gets_workers():
+    """Sleeping 60 ms a batch beside a step of 5: workers wait side by side, on any machine."""
+    with planted(Pipeline(workers=0, batch=2, slow=0.03, step=0.005), 0) as (loader, step):
+        tuned = tune_loader(loader, step, seconds=6)
+    assert tuned.after.workers >= 2
+    assert f"num_workers={tuned.after.workers}" in tuned.line
+    assert tuned.gain[1] > 1.03
+    assert max(map(len, str(tuned).splitlines())) <= 80
+    assert json.loads(tuned.to_json())["changed"] is True
+
+
+def test_a_loader_that_is_good_is_left_alone():
+    """A step of 40 ms and nothing to load: no setting can be 3 % faster."""
+    loader = DataLoader(Numbers(), batch_size=1, num_workers=1)
+    tuned = tune_loader(loader, lambda batch: time.sleep(0.05), seconds=4)
+    assert tuned.loader is loader
+    assert "left as it is" in str(tuned)
+    assert tuned.line == "loader as it is"
+
+
+def test_a_stream_keeps_its_number_of_workers():
+    """Each worker reads a share that its number decides: another number is another order."""
+    assert worth_trying({0: 1.0, 1: 0.1, 2: 0.05}, 2, stream=True) == [2]
+    loader = DataLoader(PlantedStream(Planted(Pipeline(length=400))), batch_size=4, num_workers=1)
+    assert tune_loader(loader, lambda batch: time.sleep(0.002), seconds=2).after.workers == 1
+
+
+def test_only_what_the_model_hopes_for_is_raced():
+    assert worth_trying({0: 9.0, 1: 5.0, 2: 2.5, 3: 2.4, 4: 2.4}, 0, stream=False) == [0, 3, 4, 2]
+
+
+def test_variations_of_the_winner():
+    assert variations(Setting(0, None, 1, False), 8, cuda=False) == []
+    assert variations(Setting(2, 2, 1, False), 8, cuda=True) == [
+        Setting(2, 1, 1, False), Setting(2, 4, 1, False), Setting(2, 2, 2, False), Setting(2, 2, 1, True),
+    ]  # fmt: skip
+
+
+def test_what_does_not_fit_is_not_tried():
+    room = Room(shm=64 << 20, memory=1 << 30)
+    assert room.refusal(2, 2, 4 << 20, 50 << 20) == ""
+    assert "/dev/shm" in room.refusal(4, 4, 4 << 20, 0)
+    assert "free memory" in room.refusal(8, 1, 1, 100 << 20)
+    assert Room(None, None).refusal(64, 64, 1 << 30, 1 << 30) == ""
+
+
+def test_a_setting_that_does_not_fit_does_not_enter_the_race(monkeypatch):
+    loader = DataLoader(Numbers(), batch_size=4)
+    notes: list[str] = []
+    race = Race(loader, None, notes, 0.05)
+    race.enter(Setting(0, None, 1, False))
+    race.run(until=0)
+    monkeypatch.setattr(race, "_room", Room(shm=10, memory=None))
+    race.enter(Setting(4, 4, 1, False))
+    race.close()
+    assert race.points({}) and len(race.points({})) == 1
+    assert "not tried" in notes[0]
+
+
+def test_bytes_of_a_batch():
+    assert batch_bytes({"a": torch.zeros(4, 8), "b": [b"12345", "67", (1, 2)]}) == 128 + 7
+
+
+def test_bounds_are_those_of_the_t_distribution():
+    """Witness: mean 0, standard deviation of logs 0.01, 5 ratios: t(4, 97.5 %) = 2.776 (any table) x 0.01 / sqrt(5)."""
+    from math import exp, sqrt
+
+    logs = [0.01 * x for x in (-1.0, -1.0, 0.0, 1.0, 1.0)]
+    low, middle, high = bounds([exp(each) for each in logs])
+    assert middle == pytest.approx(1)
+    assert high == pytest.approx(exp(2.776 * 0.01 / sqrt(5)), rel=1e-4)
+    assert low * high == pytest.approx(1)
+
+
+def test_a_dataset_that_raises_is_one_sentence():
+    class Raising(Numbers):
+        def __getitem__(self, index: int) -> int:
+            raise OSError("disk is gone")
+
+    with pytest.raises(UsageError, match="raised OSError on item 0"):
+        tune_loader(DataLoader(Raising(), batch_size=2), seconds=1)
