@@ -66,6 +66,7 @@ class Fault:
     script: str
     says: tuple[str, ...]  # all of them are in the real output
     because: str
+    enough: tuple[str, ...] = ()  # what of it decides alone, if not all of it is needed
     fix: str = ""
     stage: Stage = Stage()
     draws: Mapping[str, Sequence[object]] = field(default_factory=dict)

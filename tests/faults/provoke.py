@@ -45,8 +45,9 @@ class Provoked:
     trouble: str  # empty: the output shows what the fault claims
 
     @property
-    def says(self) -> tuple[str, ...]:
-        return tuple(fill(words, self.values) for words in self.fault.says)
+    def evidence(self) -> tuple[str, ...]:
+        """The words without which nobody could know the cause."""
+        return tuple(fill(words, self.values) for words in self.fault.enough or self.fault.says)
 
 
 def provoke(fault: Fault, seed: int) -> Provoked:
@@ -115,7 +116,7 @@ def _record(provoked: Provoked, varied: Varied, files: dict[str, str], seed: int
         "files": files,
         "exit": provoked.outcome.exit if provoked.outcome else None,
         "variations": list(varied.applied),
-        "undecidable": not decidable(varied.text, provoked.says),
+        "undecidable": not decidable(varied.text, provoked.evidence),
         "composed": fault.composed,
     }
 

@@ -527,6 +527,7 @@ log.info("forward of %d rows", $batch)
 Block()(torch.randn($batch, $width))
 """,
     says=("RecursionError: maximum recursion depth exceeded",),
+    enough=("RecursionError: maximum recursion depth exceeded",),
     because="forward calls the module itself",
     exit=1,
 )

@@ -49,6 +49,7 @@ fault(
         2,
     ),
     says=("Caught KeyError in DataLoader worker process", "KeyError: 'input_ids'"),
+    enough=("KeyError: 'input_ids'",),
     because="later rows name the field otherwise",
     exit=1,
 )
@@ -136,6 +137,7 @@ fault(
     "collate_in_worker",
     loaded("return torch.zeros(8 + index % 3, $width)", 2),
     says=("in DataLoader worker process", "stack expects each tensor to be equal size"),
+    enough=("stack expects each tensor to be equal size",),
     because="samples of different lengths are stacked without padding",
     exit=1,
 )

@@ -85,6 +85,7 @@ fault(
     "with_kernel_log",
     EATER,
     says=("Killed", "Memory cgroup out of memory: Killed process"),
+    enough=("Memory cgroup out of memory: Killed process",),
     because="the job's memory cgroup is full and the kernel log says so",
     stage=Stage(command=f"python $script; code=$?; {KILLED}; exit $code", memory_mb=200),
     exit=137,
@@ -110,6 +111,7 @@ for step, rows in enumerate(DataLoader(Rows(), batch_size=$batch, num_workers=2)
     log.info("step %d", step)
 """,
     says=("is killed by signal: Killed", "Memory cgroup out of memory: Killed process"),
+    enough=("Memory cgroup out of memory: Killed process",),
     because="the cgroup kills a loader's worker for memory: the worker's death is the consequence",
     stage=Stage(command=f"python $script; code=$?; {KILLED}; exit $code", memory_mb=700),
     hard="consequence",

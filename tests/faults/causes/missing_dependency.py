@@ -40,6 +40,7 @@ if __name__ == "__main__":
     next(iter(DataLoader(Clips(), batch_size=4, num_workers=1)))
 """,
     says=("ModuleNotFoundError: No module named", "Caught ModuleNotFoundError in DataLoader worker process"),
+    enough=("ModuleNotFoundError: No module named",),
     because="the decoder used by the workers is not installed",
     draws={"module": ("decord", "soundfile", "librosa", "torchcodec")},
     exit=1,

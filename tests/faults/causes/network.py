@@ -89,6 +89,7 @@ import sys
 sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", "--isolated", "--timeout", "1", "--retries", "1", "--index-url", "http://127.0.0.1:$port/simple", "--target", "site", "einops"]).returncode)
 """,
     says=("Read timed out", "Could not find a version that satisfies the requirement einops"),
+    enough=("Read timed out",),
     because="the package index accepts connections and never answers",
     hard="consequence",
     decoy="missing_dependency",
