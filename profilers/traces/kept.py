@@ -1,4 +1,4 @@
-"""A large trace's columns, kept in the user's cache so that the second look at a file costs a tenth of the first.
+"""A large trace's columns, kept in the user's cache so that the second look at a file costs a small part of the first.
 
 A kept file is numbers and a JSON header, nothing that could run, with a digest over all of it. It belongs to one file as it
 was: path, size, time of change and this format are in its name. Whatever is wrong with it, the trace itself is read.
@@ -24,7 +24,7 @@ from .messages import Message
 from .sources import Progress
 
 FORMAT = 1  # to be raised with every change of what `read` finds or of how it is kept
-WORTH = 2 << 20  # bytes of a trace file: what is smaller is read in no time
+WORTH = 256 << 10  # bytes of a trace file: what is smaller is read in no time
 MOST = 1 << 30  # bytes of all that is kept; the longest unused goes first
 DIGEST = 16  # bytes
 COLUMNS = ("name", "kind", "lane", "start", "end", "correlation", "external", "message", "call")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..hardware import lookup
 from ..ledger import CAUSES
 from ..trace import read
 from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
@@ -88,13 +89,15 @@ def compare_traces(before: Path, after: Path, progress: Callable[[Path], Progres
     return diff(*found)
 
 
-def place_under_roofline(path: Path, progress: Callable[[Path], Progress | None]) -> TraceRoofline:
-    """Every operator of one trace under its device's limits. Raises UsageError."""
+def place_under_roofline(
+    path: Path, progress: Callable[[Path], Progress | None], device: str | None = None
+) -> TraceRoofline:
+    """Every operator of one trace under the limits of its device, or of the one named. Raises UsageError."""
     try:
         from .roofline import roofline  # loads torch, and nothing else here does
     except ModuleNotFoundError as missing:
         raise UsageError(f"a roofline needs {missing.name}: pip install 'mlsys-studio[torch]'") from None
-    return roofline(read(path, progress(path), detail="shapes"))
+    return roofline(read(path, progress(path), detail="shapes"), None if device is None else lookup(device))
 
 
 def _fields(trace: Explained) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Operators of a trace against what their device can do at best: a table of time, limit and time lost.
 
-The limits are the published ones of the device the trace names, and are called so: nothing was measured here. Needs a
-trace with shapes, and torch, whose schemas say what an operator reads and writes; nothing else in this folder does.
+The limits are those measured on this machine where it has the device the trace names, else the published ones of it or
+of the device asked for, and are called so. Needs a trace with shapes, and torch, whose schemas say what an operator reads and writes; nothing else in this folder does.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..accounting import shapes_text
+from ..ceilings import cached
 from ..cost import Call, OpCost, dtype_of
 from ..errors import UsageError
 from ..events import HostEvent
@@ -24,6 +25,7 @@ from ..hardware import Device, lookup
 from ..pricing import price
 from ..split import Rates, bound, limits
 from ..trace import Trace
+from ..views.loglog import LogLog
 from ..views.sheet import Grid, Sheet, Shown
 from ..views.units import bandwidth, duration, percent, rate
 from .dialects import Kind
@@ -65,7 +67,7 @@ class TraceRoofline(Shown):
     """`rows`, the longest first. Work that no operator launched is in none of them: `unowned_ns`."""
 
     path: str
-    device: Device
+    device: Device  # with its ceilings where they were measured
     rows: tuple[RooflineRow, ...]
     unowned_ns: int
 
@@ -75,12 +77,12 @@ class TraceRoofline(Shown):
              "flops": r.flops, "bytes": r.bytes, "bound": r.bound, "share_of_roofline": r.share, "lost_us": r.lost_ns / 1000}
             for r in self.rows
         ]  # fmt: skip
-        head = {"schema_version": SCHEMA_VERSION, "path": self.path, "device": self.device.name, "peak_source": self.device.peak_source}  # fmt: skip
+        head = {"schema_version": SCHEMA_VERSION, "path": self.path, "device": self.device.name, "peak_source": self.device.peak_source,
+                "measured": self.device.ceilings is not None}  # fmt: skip
         return json.dumps({**head, "unowned_us": self.unowned_ns / 1000, "operators": rows}, indent=1)
 
     def sheet(self) -> Sheet:
         d = self.device
-        peaks = ", ".join(f"{dtype} {rate(peak)}" for dtype, peak in d.peak_flops.items() if "int" not in dtype)
         rows = [
             (r.operator, r.shapes, f"{r.calls:,}", duration(r.nanoseconds), r.bound, "" if r.share is None else percent(r.share),
              duration(r.lost_ns))
@@ -94,14 +96,30 @@ class TraceRoofline(Shown):
         )
         return Sheet(
             f"Roofline of {Path(self.path).name}",
-            f"{d.name}, published limits: {peaks}; memory {bandwidth(d.bandwidth or 0)}.",
-            (Grid("Operators, the longest first", heads, tuple(rows), left=2),),
+            f"{d.name}, {'measured on this machine' if d.ceilings else 'published limits'}: {_limits(d)}.",
+            (
+                self._picture(),
+                Grid("Operators, the longest first", heads, tuple(rows), left=2),
+            ),
             tuple(notes),
         )
 
+    def _picture(self) -> LogLog:
+        known = [(r, r.flops, r.bytes) for r in self.rows if r.flops and r.bytes and r.nanoseconds]
+        whole = sum(r.nanoseconds for r in self.rows) or 1
+        points = tuple(
+            (r.operator, flops / moved, 1e9 * flops / r.nanoseconds, r.nanoseconds / whole) for r, flops, moved in known
+        )
+        used = {r.dtype for r, *_ in known}
+        roofs = tuple((dtype, peak) for dtype, peak in _peaks(self.device).items() if dtype in used)
+        return LogLog("Work per second over work per byte", points if roofs else (), roofs, _bandwidth(self.device))
 
-def roofline(trace: Trace) -> TraceRoofline:
-    """Raises UsageError where the trace has no device, no shapes, or a device nobody has published limits of."""
+
+def roofline(trace: Trace, device: Device | None = None) -> TraceRoofline:
+    """Raises UsageError where the trace has no device, no shapes, or a device nobody has published limits of.
+
+    device: whose limits to take instead of those of the device the trace names.
+    """
     work = trace.on_device()
     name = Path(trace.path).name
     if not len(work):
@@ -110,9 +128,10 @@ def roofline(trace: Trace) -> TraceRoofline:
         raise UsageError(
             f"{name} was recorded without shapes: record it with torch.profiler.profile(record_shapes=True)"
         )
-    if not trace.devices:
-        raise UsageError(f"{name} does not name its device, and no other device's limits will do")
-    device = lookup(trace.devices[0])
+    if device is None:
+        if not trace.devices:
+            raise UsageError(f"{name} does not name its device: give its name, such as --device A100-SXM4-80GB")
+        device = _measured(lookup(trace.devices[0]), trace.devices[0])
     return TraceRoofline(trace.path, device, *_rows(trace, device))
 
 
@@ -141,7 +160,7 @@ def _row(name: str, shapes: str, dtype: str, members: list[tuple[int, OpCost | N
     ns, calls = sum(ns for ns, _ in members), len(members)
     costs = [cost for _, cost in members if cost is not None]
     flops, moved = sum(c.flops for c in costs), sum(c.bytes for c in costs)
-    rates = _rates(device, dtype, flops, ns)
+    rates = _rates(device, dtype, flops, moved // calls, ns)
     if not costs or rates is None:
         return RooflineRow(name, shapes, dtype, calls, ns, None, None, "uncounted", None)
     least = int(max(limits(flops, moved, rates)))
@@ -150,14 +169,37 @@ def _row(name: str, shapes: str, dtype: str, members: list[tuple[int, OpCost | N
     )
 
 
-def _rates(device: Device, dtype: str, flops: int, ns: int) -> Rates | None:
-    """None where nobody publishes what this dtype can do. fp32 that outran its own peak ran as TF32."""
-    peak = device.peak_flops.get(dtype) or (None if flops else 1.0)
+def _rates(device: Device, dtype: str, flops: int, moved: int, ns: int) -> Rates | None:
+    """None where nobody vouches for what this dtype can do. fp32 that outran its own peak ran as TF32."""
+    peaks = _peaks(device)
+    peak = peaks.get(dtype) or (None if flops else 1.0)
     if dtype == "float32" and peak and 1e9 * flops > peak * ns:
-        peak = device.peak_flops.get("tf32", peak)
-    if not peak or not device.bandwidth:
+        peak = peaks.get("tf32", peak)
+    width = device.ceilings.bandwidth(moved) if device.ceilings else device.bandwidth
+    if not peak or not width:
         return None
-    return Rates(peak, peak, peak, device.bandwidth, LATENCY)
+    return Rates(peak, peak, peak, width, device.ceilings.dispatch_ns if device.ceilings else LATENCY)
+
+
+def _measured(device: Device, name: str) -> Device:
+    """With what was measured on this very machine for the device that torch calls `name`, if anything was."""
+    found = cached(replace(device, name=name))
+    return device if found is None else device.with_ceilings(found)
+
+
+def _peaks(device: Device) -> Mapping[str, float]:
+    """FLOP/s, measured where they were."""
+    return {**device.peak_flops, **device.ceilings.matmul} if device.ceilings else device.peak_flops
+
+
+def _bandwidth(device: Device) -> float:
+    """B/s of what does not fit into caches."""
+    return device.ceilings.bandwidth(1 << 40) if device.ceilings else device.bandwidth or 1.0
+
+
+def _limits(device: Device) -> str:
+    peaks = ", ".join(f"{dtype} {rate(peak)}" for dtype, peak in _peaks(device).items() if "int" not in dtype)
+    return f"{peaks}; memory {bandwidth(_bandwidth(device))}"
 
 
 # -- what an operator was called with --------------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
 """The verbs, one file each. The magic, the command, completion, `--help` and `--json` are all read off the functions.
 
-To add the verb `roofline`, write `studio/verbs/roofline.py` and put "roofline" into NAMES below:
+To add the verb `slowest`, write `studio/verbs/slowest.py` and put "slowest" into NAMES below:
 
     @verb(cell="optional")                                  # "none" (the default) | "optional" | "required"
-    def roofline(
-        script: Annotated[str | None, "what to run"] = None,              # positional: ROOFLINE [SCRIPT]
+    def slowest(
+        script: Annotated[str | None, "what to run"] = None,              # positional: SLOWEST [SCRIPT]
         *arguments: Annotated[str, "the script's own arguments"],         # what follows `--`
         model: Annotated[Any, Expression("the model")] = None,            # --model EXPR: the user's own object
         dtype: Annotated[Literal["bf16", "fp32"], "precision"] = "bf16",  # --dtype {bf16,fp32}
         only_slow: Annotated[bool, "leave out what is fast"] = False,     # --only-slow
         call: Call,                                                       # not typed: face, namespace, cell, show
-    ) -> Roofline:
-        \"\"\"Place every operator under the ceiling that limits it.\"\"\"   # first line: shown by `mlsys --help`
+    ) -> Slowest:
+        \"\"\"Say which operators take longest.\"\"\"   # first line: shown by `mlsys --help`
         from ..profiling import profile                     # late: parsing, help and completion never load torch
 
 Every parameter that is typed needs `Annotated[type, "help"]`; the type is str, int, float, Path, bool, a Literal, one of
@@ -27,6 +27,8 @@ NAMES = (
     "fix",
     "report",
     "trace",
+    "compare",
+    "roofline",
     "diagnose",
     "flops",
     "transformer",

@@ -34,18 +34,20 @@ def trace(
     from ...profilers.traces.report import compare_traces, explain_traces, place_under_roofline
 
     if against is None and not roofline:
-        return explain_traces(files, _progress, engine, link)
+        return explain_traces(files, progress_of, engine, link)
     if against is not None and roofline:
         raise UsageError("--against and --roofline are two questions: ask one at a time")
     if len(files) != 1:
         option = "--roofline" if roofline else "--against"
         raise UsageError(f"{option} takes one trace, and {len(files)} were given: name one")
     return (
-        place_under_roofline(files[0], _progress) if against is None else compare_traces(against, files[0], _progress)
+        place_under_roofline(files[0], progress_of)
+        if against is None
+        else compare_traces(against, files[0], progress_of)
     )
 
 
-def _progress(path: Path) -> Progress | None:
+def progress_of(path: Path) -> Progress | None:
     """On stderr, for files that take seconds."""
     if not path.is_file() or path.stat().st_size < LARGE:
         return None

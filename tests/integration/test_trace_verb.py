@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from memorystories import kineto, training
+from profiles import typical
 from tracefiles import DIALECTS, document, story
 
 FIELDS = {
@@ -64,11 +67,30 @@ def test_text_names_the_loss_of_a_file_cut_off(tmp_path):
     assert "ends in the middle of an event" in " ".join(done.stdout.split())
 
 
-def test_no_torch_is_imported(trace):
+def test_two_of_a_kind_are_compared(trace, tmp_path):
+    """The same trace against itself changed nothing; a Profile against a longer one adds up to the difference."""
+    done = mlsys("compare", trace, trace, "--json")
+    assert (done.returncode, {row["change_us"] for row in json.loads(done.stdout)["changes"]}) == (0, {0.0})
+    for name, step in (("a", 90_000_000), ("b", 92_000_000)):
+        profile = typical()
+        (tmp_path / name).write_text(replace(profile, steps=replace(profile.steps, clean=(step,) * 5)).to_json())
+    done = mlsys("compare", tmp_path / "a", tmp_path / "b", "--json")
+    said = json.loads(done.stdout)
+    assert sum(c["after"] - c["before"] for c in said["changes"]) == 2_000_000
+    done = mlsys("compare", tmp_path / "a", trace)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a is a Profile and t.json is not" in done.stderr
+    assert "cannot be read" in mlsys("compare", tmp_path / "none", trace).stderr
+
+
+@pytest.mark.parametrize("words", [["trace"], ["memory", "--trace"], ["compare", "{}"]])
+def test_no_torch_is_imported(trace, words, tmp_path):
+    (tmp_path / "t.json").write_bytes(kineto(training(1)))
+    words = [*(word.format(trace) for word in words), str(trace)]
     code = f"""
 import sys
 from mlsys_studio.studio.command import main
-assert main(["trace", {str(trace)!r}]) == 0
+assert main({words!r}) == 0
 heavy = {{"torch", "pandas", "IPython", "plotly"}} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -19,10 +19,12 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mlsys_studio.profilers.ceilings import Ceilings
 from mlsys_studio.profilers.cost import Call
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.hardware import lookup
 from mlsys_studio.profilers.trace import read
+from mlsys_studio.profilers.traces import roofline as roofline_module
 from mlsys_studio.profilers.traces.dialects import Kind
 from mlsys_studio.profilers.traces.roofline import _operators, roofline
 
@@ -116,9 +118,46 @@ def test_what_cannot_be_placed_is_refused(tmp_path, gpu, events, says):
         roofline(read(traced(tmp_path, events, gpu), detail="shapes"))
 
 
-def test_the_verb_prints_it(tmp_path):
+def test_what_was_measured_here_is_the_limit_and_is_said(tmp_path, monkeypatch):
+    """Measured: 200 TFLOP/s, 1 TB/s, kernels of 5 us at least. A matmul of 4096³ in 900 us; an addition of 12 MB in 24."""
+    ceilings = Ceilings({"bfloat16": 200e12}, ((1, 1e12), (1 << 33, 1e12)), 5000, 0, 0, "2026-11-21", "2.13", 1)
+    asked = []
+    monkeypatch.setattr(roofline_module, "cached", lambda device: asked.append(device.name) or ceilings)
+    n, m = 4096, 2_000_000
+    events = [*called(1, "aten::mm", 0, 900, "bfloat16", [n, n], [n, n]), *called(2, "aten::add", 2000, 24, "bfloat16", [m], [m], values=("1",))]  # fmt: skip
+    found = roofline(read(traced(tmp_path, events), detail="shapes"))
+    mm, add = found.rows
+    assert asked == [GPU]
+    assert mm.share == pytest.approx(2 * n**3 / 200e12 / 900e-6, rel=1e-4)
+    assert (add.bound, add.share) == ("memory", pytest.approx(0.5, rel=1e-3))
+    assert "measured on this machine" in str(found)
+    assert json.loads(found.to_json())["measured"] is True
+
+
+def test_another_devices_limits_are_taken_where_they_are_asked_for(tmp_path):
+    """Witness: the data sheet, 989 TFLOP/s in bf16."""
+    events = called(1, "aten::mm", 0, 900, "bfloat16", [4096, 4096], [4096, 4096])
+    trace = read(traced(tmp_path, events, gpu=""), detail="shapes")
+    (row,) = roofline(trace, lookup("H100-SXM5-80GB")).rows
+    assert row.share == pytest.approx(2 * 4096**3 / 989e12 / 900e-6, rel=1e-2)
+
+
+def test_the_picture_puts_a_point_where_its_figures_say(tmp_path):
+    """n = 4096 in bf16: 2 n³ / (3 * 2 n²) = 1365 FLOP/B, and 153 TFLOP/s in 900 us."""
+    events = called(1, "aten::mm<b>", 0, 9, "bfloat16", [8, 8]) + called(2, "aten::mm", 100, 900, "bfloat16", [4096, 4096], [4096, 4096])  # fmt: skip
+    found = roofline(read(traced(tmp_path, events), detail="shapes"))
+    (point,) = found._picture().points
+    assert point[1:] == pytest.approx((4096 / 3, 2 * 4096**3 / 900e-6, 900 / 909), rel=1e-6)
+    lines = found._picture().lines(80)
+    assert all(len(line) <= 80 for line in lines) and any("a" in line for line in lines[:12])
+    page = found._repr_mimebundle_()["text/html"]
+    assert page.count("<circle") == 1 and "<b>" not in page
+
+
+@pytest.mark.parametrize("words", [["trace", "{}", "--roofline"], ["roofline", "{}"]])
+def test_the_verb_prints_it(tmp_path, words):
     path = traced(tmp_path, called(1, "aten::mm", 0, 900, "bfloat16", [4096, 4096], [4096, 4096]))
-    command = [sys.executable, "-m", "mlsys_studio.studio.command", "trace", str(path), "--roofline"]
+    command = [sys.executable, "-m", "mlsys_studio.studio.command", *(word.format(path) for word in words)]
     text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "published limits" in text and "aten::mm" in text
