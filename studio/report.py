@@ -30,14 +30,11 @@ def export(profile: Profile, path: str | Path, format: Format | None = None, red
     and absolute paths. The file appears whole or not at all.
     """
     target = Path(path).expanduser()
-    kind = format or {"htm": "html", "markdown": "md"}.get(suffix := target.suffix[1:].lower(), suffix)
-    if kind not in _WRITERS:
-        known = ", ".join(_WRITERS)
-        raise UsageError(f"no report of format {crop(kind, 20)!r}; give a file that ends in one of: {known}")
-    text = _WRITERS[kind](profile.redacted() if redact else profile)
+    chosen = kind(Path(f"profile.{format}") if format else target)
+    text = _WRITERS[chosen](profile.redacted() if redact else profile)
     try:
         if target.is_dir():
-            raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{kind}'}")
+            raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{chosen}'}")
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
     except OSError as error:
@@ -45,6 +42,16 @@ def export(profile: Profile, path: str | Path, format: Format | None = None, red
             f"cannot write {target}: {(error.strerror or str(error)).lower()}; give another path"
         ) from error
     return target.resolve()
+
+
+def kind(path: Path) -> Format:
+    """By the suffix; UsageError where it names none."""
+    suffix = path.suffix[1:].lower()
+    for known in _WRITERS:
+        if {"htm": "html", "markdown": "md"}.get(suffix, suffix) == known:
+            return known
+    named = f"no report of format {crop(suffix, 20)!r}" if suffix else f"{crop(path.name, 40)!r} has no suffix"
+    raise UsageError(f"{named}; give a file that ends in one of: .{', .'.join(_WRITERS)}")
 
 
 def page(profile: Profile) -> str:
@@ -94,4 +101,4 @@ def _replace(target: Path, text: str) -> None:
         raise
 
 
-_WRITERS: dict[str, Callable[[Profile], str]] = {"html": page, "json": Profile.to_json, "md": markdown}
+_WRITERS: dict[Format, Callable[[Profile], str]] = {"html": page, "json": Profile.to_json, "md": markdown}

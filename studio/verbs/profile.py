@@ -31,6 +31,7 @@ def profile(
 ) -> Profiled | None:
     """Profile a training loop: where every second went, adding up to 100 %, and what to change."""
     from ..profiling import profile as profiling
+    from ..report import kind
     from ..script import Script
 
     if (script is None) == (call.cell is None):
@@ -44,6 +45,8 @@ def profile(
         raise UsageError(
             f"--into names a variable of the notebook, which {into!r} is not; type for example --into before"
         )
+    if out is not None:
+        kind(out)  # before anything is measured
     baseline = None if compare is None else read(compare)
     code = call.cell if script is None else Script.at(script, arguments)
     assert code is not None
@@ -53,7 +56,7 @@ def profile(
         with run:
             code.run()
     except BaseException as error:
-        if run.profile is not None:
+        if run.profile is not None and run.profile.steps.count:  # else the last profile stays the last one
             keep(run, call, into)
             call.show(run.profile)
             if out is not None:
@@ -104,9 +107,12 @@ def first_line(source: str) -> str:
 
 def read(path: Path) -> Profile:
     """A saved Profile, or one sentence about what is wrong with the file."""
+    how = "save a profile with `mlsys profile train.py --out base.json`"
     try:
         return Profile.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {str(path)!r} ({error}); save one with `mlsys profile train.py --out base.json`"
-        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {str(path)!r}: {(error.strerror or str(error)).lower()}; {how}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {str(path)!r}: it is not text; {how}") from None
+    except UsageError as error:
+        raise UsageError(f"cannot read {str(path)!r}, {error}; {how}") from None

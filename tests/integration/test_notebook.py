@@ -207,6 +207,16 @@ def test_a_cell_that_ends_early_is_shown_and_can_be_reported(shell, capsys, tmp_
     assert sessions.last().subjects().model is shell.user_ns["model"]
 
 
+def test_a_cell_that_fails_before_its_first_step_says_only_why_and_loses_no_profile(shell, capsys):
+    shell.run_cell(f"%%mlsys profile --mode light --into good\n{LOOP}")
+    capsys.readouterr()
+    result = shell.run_cell("%%mlsys profile --into bad\n" + LOOP.replace("in loader", "in loder"))
+    assert isinstance(result.error_in_exec, NameError)
+    shown = capsys.readouterr()
+    assert "name 'loder' is not defined" in shown.out + shown.err and "no step was measured" not in shown.out
+    assert sessions.last().profile is shell.user_ns["good"] and "bad" not in shell.user_ns
+
+
 def test_a_cell_without_a_training_step(shell, capsys):
     result = shell.run_cell("%%mlsys profile\nx = 1\nx + 1")
     assert result.success and shell.user_ns["x"] == 1

@@ -75,7 +75,7 @@ def test_the_format_can_be_named(tmp_path: Path):
     ("place", "says"),
     [
         ("a.pdf", "'pdf'"),
-        ("noend", "''"),
+        ("noend", "'noend' has no suffix; give a file that ends in one of: .html, .json, .md"),
         ("folder.html", "is a folder"),
         ("file.txt/a.html", "cannot write"),
         ("x" * 300 + ".html", "cannot write"),
@@ -88,6 +88,11 @@ def test_a_bad_path_is_one_sentence_and_leaves_nothing(place: str, says: str, tm
         export(typical(), tmp_path / place)
     assert "\n" not in str(error.value)
     assert sorted(os.listdir(tmp_path)) == ["file.txt", "folder.html"]
+
+
+def test_a_format_nobody_knows_is_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match="no report of format 'pdf'"):
+        export(typical(), tmp_path / "a.html", "pdf")  # type: ignore[arg-type]
 
 
 def test_no_permission_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
