@@ -6,6 +6,7 @@ transformer("llama-3-8b", sequence=8192, device="H100-SXM5-80GB", mfu=0.4, devic
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -164,61 +165,66 @@ def transformer(
     longest = known.context or known.positions or USUAL_SEQUENCE
     length = min(longest, USUAL_SEQUENCE) if sequence is None else whole("sequence", sequence)
     known.reaches(length)
-    iteration = None if batch is None else whole("batch", batch) * length
-    batch = 1 if batch is None else batch
+    sequences = 1 if batch is None else whole("batch", batch)
+    needed = flops_per_token(known, length, convention)
+    done = flops_per_token(known, length, convention, recompute)
     rates = {
         "tokens_per_second": tokens_per_second,
         "iteration_seconds": iteration_seconds,
         "flops_per_second": flops_per_second,
         "mfu": mfu,
     }
-    timed = any(each is not None for each in rates.values())
-    found = peak_of(device, dtype, peak) if timed or device is not None or peak is not None else None
-    needed = flops_per_token(known, length, convention)
-    done = flops_per_token(known, length, convention, recompute)
-    if not timed and whole("devices", devices) > 1:
-        raise UsageError(f"{devices:,} devices share a run's speed, and none is given; give mfu= or tokens_per_second=")
-    used = None
-    if timed and found is not None:
+    at = used = None
+    if any(each is not None for each in rates.values()):
+        at = peak_of(device, dtype, peak)
         used = utilization(
             needed,
-            found,
+            at,
             devices=devices,
             hardware_flops_per_token=done,
-            tokens_per_iteration=iteration,
+            tokens_per_iteration=None if batch is None else sequences * length,
             convention=convention,
             **rates,
         )
+    elif whole("devices", devices) > 1:
+        raise UsageError(f"{devices:,} devices share a run's speed, and none is given; give mfu= or tokens_per_second=")
+    elif device is not None or peak is not None:
+        at = peak_of(device, dtype, peak)
     costs = {"power_w": power_w, "pue": pue, "kg_per_kwh": kg_per_kwh, "price_per_device_hour": price_per_device_hour}
-    if tokens is None and any(each is not None for each in costs.values()):
-        raise UsageError("energy, CO2e and cost are of a whole run; give its tokens= as well")
-    if tokens is not None:
-        positive("tokens", tokens)
-    if tokens is not None and used is None:
-        raise UsageError(
-            "a run's time needs its speed; give mfu=, tokens_per_second= or iteration_seconds=, and a device"
-        )
-    cost = None
-    if tokens is not None and used is not None:
-        cost = run(needed * tokens, devices=devices, flops_per_second=used.flops_per_second, tokens=tokens, **costs)
     generates = known.head and known.stack[-1].block.attention.causal
     return Report(
         model=known,
-        batch=batch,
+        batch=sequences,
         sequence=length,
         parameters=count(known),
-        forward=forward_flops(known, batch=batch, sequence=length),
-        training=training_flops(known, batch=batch, sequence=length, recompute=recompute),
-        prefill=prefill_flops(known, batch=batch, sequence=length),
-        decode=decode_flops(known, batch=batch, context=length) if generates else None,
+        forward=forward_flops(known, batch=sequences, sequence=length),
+        training=training_flops(known, batch=sequences, sequence=length, recompute=recompute),
+        prefill=prefill_flops(known, batch=sequences, sequence=length),
+        decode=decode_flops(known, batch=sequences, context=length) if generates else None,
         convention=convention,
         recompute=recompute,
         flops_per_token=needed,
         hardware_flops_per_token=done,
-        peak=found,
+        peak=at,
         utilization=used,
-        run=cost,
+        run=_run(needed, tokens, used, costs),
     )
+
+
+def _run(
+    flops_per_token: float, tokens: float | None, used: Utilization | None, costs: Mapping[str, float | None]
+) -> Run | None:
+    """Time and costs of so many tokens at the speed of `used`; None where it is not asked how many."""
+    if tokens is None:
+        if any(each is not None for each in costs.values()):
+            raise UsageError("energy, CO2e and cost are of a whole run; give its tokens= as well")
+        return None
+    total = flops_per_token * positive("tokens", tokens)
+    if used is None:
+        raise UsageError(
+            "a run's time needs its speed; give mfu=, tokens_per_second= or iteration_seconds=, and a device"
+        )
+    return run(total, devices=used.devices, flops_per_second=used.flops_per_second, tokens=tokens, **costs)
 
 
 _PARTS = ("embedding", "positions", "attention", "mlp", "router", "norms", "head")
