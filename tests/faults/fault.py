@@ -55,7 +55,7 @@ class Stage:
     unprivileged: bool = False  # no capabilities, and the folders beside the script belong to another user
     packages: tuple[str, ...] = ()  # installed in a throw-away environment that sees this one's packages
     network: bool = False
-    seconds: float = 180  # the limit, generous for a busy machine; nothing of the stage outlives it
+    seconds: float = 600  # the limit, generous for a busy machine; nothing of the stage outlives it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

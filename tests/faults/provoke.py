@@ -4,7 +4,7 @@
 
 Writes DIR/opened.jsonl, unopened.jsonl (a tenth of the seeds, by hash: not to be looked at until the end),
 undecidable.jsonl (the variation lost the evidence), composed.jsonl (texts of hardware and schedulers that are not
-here, counted apart), healthy.jsonl, and provoked.json: how each provocation went. A text that does not show what its
+here, counted apart), healthy.jsonl, and provoked.jsonl: how each provocation went. A text that does not show what its
 fault claims is never written.
 """
 
@@ -17,10 +17,12 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -34,6 +36,7 @@ for path in sorted((HERE / "causes").glob("*.py")):
     importlib.import_module(f"causes.{path.stem}")
 
 HEALTHY_VARIATIONS = 3
+SHELVES = ("opened", "unopened", "undecidable", "composed", "healthy")
 LAST_LINES = {"elastic_summary": None, "slurm_summary": "job_scheduler", "peers_complain": "network"}
 
 
@@ -134,43 +137,40 @@ def shelf(record: dict) -> str:
     return "unopened" if record["seed"] % 10 == apart else "opened"
 
 
+def _write(rows: Iterable[dict], files: Mapping[str, TextIO], causes: dict[str, Counter[str]]) -> None:
+    """At once: an interrupted run keeps what it has."""
+    for row in rows:
+        files[shelf(row)].write(json.dumps(row) + "\n")
+        causes[shelf(row)][f"{row['category']}/{row['cause']}"] += 1
+    for file in files.values():
+        file.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--only", default="", help="beginning of the ids to provoke, such as storage_io/disk_full")
+    parser.add_argument("--only", default="", help="part of the ids to provoke, such as storage_io/ or disk_full")
     parser.add_argument("--seed", type=int, default=0, help="draws names, sizes, steps and variations")
     parser.add_argument("--variations", type=int, default=10, help="texts a provocation")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    chosen = [fault for name, fault in FAULTS.items() if name.startswith(arguments.only)]
-    shelves: dict[str, list[dict]] = {name: [] for name in ("opened", "unopened", "undecidable", "composed", "healthy")}
-    report = {}
-    with ThreadPoolExecutor(arguments.workers) as pool:
+    chosen = [fault for name, fault in FAULTS.items() if arguments.only in name]
+    rows = [record for record in composed_records(arguments.seed) if arguments.only in record["id"]]
+    causes: dict[str, Counter[str]] = {shelf: Counter() for shelf in SHELVES}
+    with ExitStack() as stack, ThreadPoolExecutor(arguments.workers) as pool:
+        files = {shelf: stack.enter_context(open(arguments.out / f"{shelf}.jsonl", "w")) for shelf in SHELVES}
+        report = stack.enter_context(open(arguments.out / "provoked.jsonl", "w"))
+        _write(rows, files, causes)
         for provoked in pool.map(lambda fault: provoke(fault, arguments.seed), chosen):
-            outcome = provoked.outcome
-            report[provoked.fault.id] = {
-                "trouble": provoked.trouble,
-                "seconds": outcome and round(outcome.seconds, 1),
-                "exit": outcome and outcome.exit,
-            }
-            print(f"{outcome.seconds if outcome else 0:6.1f} s  {provoked.fault.id}  {provoked.trouble}", flush=True)
+            outcome, name = provoked.outcome, provoked.fault.id
+            seconds = outcome.seconds if outcome else 0.0
+            print(f"{seconds:6.1f} s  {name}  {provoked.trouble}", flush=True)
+            report.write(json.dumps({"fault": name, "trouble": provoked.trouble, "seconds": round(seconds, 1)}) + "\n")
             if not provoked.trouble:
-                for record in records(provoked, arguments.seed, arguments.variations):
-                    shelves[shelf(record)].append(record)
-    shelves["composed"] += [
-        record for record in composed_records(arguments.seed) if record["id"].startswith(arguments.only)
-    ]
-    for name, rows in shelves.items():
-        (arguments.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (arguments.out / "provoked.json").write_text(json.dumps(report, indent=1))
-    print(
-        *(
-            f"{name}: {len(rows)} texts, {len(Counter(row['cause'] for row in rows))} causes"
-            for name, rows in shelves.items()
-        ),
-        sep="\n",
-    )
+                _write(records(provoked, arguments.seed, arguments.variations), files, causes)
+    for name, counted in causes.items():
+        print(f"{name}: {counted.total()} texts, {len(counted)} causes")
     return 0
 
 

@@ -190,7 +190,7 @@ def _cgroup(memory_mb: int | None) -> Iterator[Path | None]:
         return
     old = Path("/sys/fs/cgroup/memory")
     home, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (Path("/sys/fs/cgroup"), "memory.max")
-    group = home / f"fault-{os.getpid()}-{time.monotonic_ns()}"
+    group = home / f"job-{os.getpid()}-{time.monotonic_ns()}"
     try:
         group.mkdir()
         (group / limit).write_text(str(memory_mb * 2**20))

@@ -70,7 +70,7 @@ fault(
 import datetime, os
 import torch.distributed as dist
 
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=5))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=20))
 log.info("rank %d: world ready", dist.get_rank())
 if dist.get_rank() == 0:
     store = dist.distributed_c10d._get_default_store()

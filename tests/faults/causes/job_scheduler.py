@@ -11,10 +11,14 @@ import signal, sys
 
 {before}
 for step in range(10_000):
+    if step == 9:
+        open("running", "w").close()
     time.sleep(0.1)
     log.info("step %d loss %.4f", step, 3 / (step + 1))
 """
-KILL = "python $script & worker=$!; sleep 1.5; {say}; kill -{signal} $worker; wait $worker"
+KILL = (
+    "python $script & worker=$!; until [ -e running ]; do sleep 0.2; done; {say}; kill -{signal} $worker; wait $worker"
+)
 SLURM = 'echo "slurmstepd: error: *** {what} ON node-7 CANCELLED AT 2026-03-0$fail_atT0$fail_at:12:41 {why} ***" >&2'
 
 fault(
@@ -23,7 +27,7 @@ fault(
     LOOP.format(before=""),
     says=("timeout: sending signal TERM to command",),
     because="the command ran under `timeout` and reached it",
-    stage=Stage(command="timeout --verbose 1.5 python $script"),
+    stage=Stage(command="timeout --verbose 4 python $script"),
     exit=124,
     fast=True,
 )
@@ -97,7 +101,7 @@ for step in range(1000):
     says=("SIGINT", "KeyboardInterrupt"),
     because="Ctrl-C at the launcher",
     stage=Stage(
-        command="env --default-signal=INT torchrun --standalone --nproc-per-node 2 --log-dir logs --tee 3 $script & job=$!; sleep 7; kill -INT $job; wait $job",
+        command="env --default-signal=INT torchrun --standalone --nproc-per-node 2 --log-dir logs --tee 3 $script & job=$!; until grep -rqs 'step 3' logs; do sleep 0.5; done; kill -INT $job; wait $job",
     ),
     ranks=2,
     confidence="medium",

@@ -147,7 +147,7 @@ if __name__ == "__main__":
     worker.start()
     kept = []
     for number in range(200):
-        kept.append(queue.get(timeout=20))
+        kept.append(queue.get(timeout=90))
         if number % 10 == 0:
             log.info("collected %d sample tensors", number)
 """,
