@@ -7,7 +7,6 @@ the file.
 
 from __future__ import annotations
 
-import bisect
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,27 +17,18 @@ from ..traces.sources import Source
 from .lines import Line, parse
 from .origin import origin
 
-# What failures say, in as few texts as possible: each costs a pass over the file.
-STEMS = (
-    b"rror",
-    b"RROR",
-    b"raceback",
-    b"ailed",
-    b"illed",
-    b" WARN ",
-    b"nan",
-    b"imeo",
-    b"of memory",
-    b"NVRM",
-    b"ception",
-)
+# What failures say, in as few texts as possible: each costs a pass over the file. In large ones only the common are
+# looked for: what the others find seldom stands alone there, and the ends are read whatever they say.
+COMMON = (b"rror", b"raceback", b"ailed", b"nan", b"of memory")
+STEMS = (*COMMON, b"RROR", b"illed", b" WARN ", b"imeo", b"NVRM", b"ception")
+LARGE = 32 << 20  # bytes
 METRIC = b"loss"
 BEFORE, AFTER = 40, 12  # lines around a hit
 HEAD, TAIL = 150, 400  # lines at both ends, read whatever they say
 BLOCK = 1 << 20  # bytes
 SAMPLES = 4  # metric lines a block
 REPEATS = 3  # how often one message is taken
-MOST_LINES = 40_000  # parsed of one file
+MOST_LINES = 12_000  # parsed of one file
 MOST_FILES = 4096
 LONGEST_LINE = 1 << 16  # bytes decoded of one line, from both ends
 SMALL = 64 << 10  # bytes: read whole
@@ -177,42 +167,34 @@ class _Selection:
         self._found: dict[int, bytes] = {}
         self._before: list[bytes] = []  # the last lines of the block before
         self._number = 1  # of the block's first line
-        self._open_until = 0  # a hit near the end of a block asks for lines of the next
+        self._wanted = HEAD  # lines up to here are kept, whatever they say
         self._seen: dict[bytes, int] = {}
+        self._size = 0
         self._ends_open = False  # the last line has no end
 
     def feed(self, block: bytes) -> int:
         """Look at one block; how many hits were too many."""
-        skipped = 0
-        if self._number <= HEAD or self._open_until >= self._number:
-            last = max(HEAD, self._open_until)
-            for offset, line in enumerate(block.split(b"\n", max(1, last - self._number + 1))[:-1]):
+        self._size += len(block)
+        if self._number <= self._wanted:
+            for offset, line in enumerate(block.split(b"\n", self._wanted - self._number + 1)[:-1]):
                 self._keep(self._number + offset, line)
-        hits = sorted(_hits(block))
-        starts, number, place = _Places(block), self._number, 0
-        covered = 0
-        for start, end in hits:
+        hits = _hits(block, COMMON if self._size > LARGE else STEMS)
+        skipped, number, place = 0, self._number, 0
+        for start, end, suspicious in sorted([*hits, *_samples(block)]):
             number += block.count(b"\n", place, start)
             place = start
-            template = block[start : min(end, start + 400)].translate(_DIGITS)
-            count = self._seen.get(template, 0)
-            if count >= REPEATS and number > covered:
-                continue
-            if len(self._seen) < 4 * MOST_LINES:
-                self._seen[template] = count + 1
-            if len(self._found) >= MOST_LINES:
-                skipped += 1
-                continue
-            covered = max(covered, number + AFTER)
-            self._window(block, starts, start, number)
-        for start in _samples(block):
-            end = block.find(b"\n", start)
-            self._keep(self._number + block.count(b"\n", 0, start), block[start : end if end >= 0 else len(block)])
-        self._number += block.count(b"\n")
+            if not suspicious:
+                self._keep(number, block[start:end])
+            elif self._new(block[start : min(end, start + 300)]):
+                if len(self._found) >= MOST_LINES:
+                    skipped += 1
+                else:
+                    self._window(block, start, number)
+        self._number = number + block.count(b"\n", place)
         self._before = block.rsplit(b"\n", TAIL + 1)[-TAIL - 1 :]
-        if self._before and not self._before[-1]:
-            self._before.pop()
         self._ends_open = not block.endswith(b"\n")
+        if not self._ends_open:
+            self._before.pop()
         return skipped
 
     def lines(self) -> Iterator[tuple[int, str]]:
@@ -222,76 +204,65 @@ class _Selection:
         for number in sorted(self._found):
             yield number, self._found[number].decode("utf-8", "replace").rstrip("\r\n")
 
-    def _window(self, block: bytes, places: _Places, start: int, number: int) -> None:
+    def _new(self, line: bytes) -> bool:
+        template = line.translate(_DIGITS, b" ")
+        count = self._seen.get(template, 0)
+        if count < REPEATS and len(self._seen) < 4 * MOST_LINES:
+            self._seen[template] = count + 1
+        return count < REPEATS
+
+    def _window(self, block: bytes, start: int, number: int) -> None:
         """The lines around the one that begins at `start`."""
-        at = places.index(start)
-        for i in range(max(0, at - BEFORE), at + AFTER + 1):
-            line = places.line(i)
-            if line is None:
-                self._open_until = number + AFTER
+        end, at = start - 1, number
+        for back in range(1, BEFORE + 1):  # towards the block's beginning, and on into the one before
+            if end < 0:
+                for offset, line in enumerate(reversed(self._before[-(BEFORE + 1 - back) :])):
+                    self._keep(at - 1 - offset, line)
                 break
-            self._keep(number + i - at, line)
-        missing = BEFORE - at
-        if missing > 0:
-            for offset, line in enumerate(reversed(self._before[-missing:]), 1):
-                self._keep(number - at - offset, line)
+            begin = block.rfind(b"\n", 0, end) + 1
+            at = number - back
+            if at in self._found:
+                break
+            self._keep(at, block[begin:end])
+            end = begin - 1
+        begin = start
+        for ahead in range(AFTER + 1):
+            end = block.find(b"\n", begin)
+            if end < 0:
+                self._keep(number + ahead, block[begin:])
+                self._wanted = number + AFTER
+                return
+            self._keep(number + ahead, block[begin:end])
+            begin = end + 1
 
     def _keep(self, number: int, line: bytes) -> None:
         if number >= 1 and number not in self._found:
-            self._found[number] = (
-                line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE // 2] + b" ... " + line[-LONGEST_LINE // 2 :]
-            )
+            half = LONGEST_LINE // 2
+            self._found[number] = line if len(line) <= LONGEST_LINE else line[:half] + b" ... " + line[-half:]
 
 
-class _Places:
-    """Where the lines of a block begin; found only when asked for."""
-
-    def __init__(self, block: bytes) -> None:
-        self._block = block
-        self._starts: list[int] | None = None
-
-    def index(self, start: int) -> int:
-        return bisect.bisect_right(self._all(), start) - 1
-
-    def line(self, i: int) -> bytes | None:
-        starts = self._all()
-        if i >= len(starts):
-            return None
-        end = starts[i + 1] - 1 if i + 1 < len(starts) else len(self._block)
-        return self._block[starts[i] : end].removesuffix(b"\n")
-
-    def _all(self) -> list[int]:
-        if self._starts is None:
-            starts, place, block = [0], self._block.find(b"\n"), self._block
-            while 0 <= place < len(block) - 1:
-                starts.append(place + 1)
-                place = block.find(b"\n", place + 1)
-            self._starts = starts
-        return self._starts
-
-
-def _hits(block: bytes) -> set[tuple[int, int]]:
+def _hits(block: bytes, stems: Iterable[bytes]) -> set[tuple[int, int, bool]]:
     """Begin and end of every line that holds a stem."""
-    found: set[tuple[int, int]] = set()
-    for stem in STEMS:
+    found: set[tuple[int, int, bool]] = set()
+    for stem in stems:
         place = block.find(stem)
         while place >= 0:
             end = block.find(b"\n", place)
             end = len(block) if end < 0 else end
-            found.add((block.rfind(b"\n", 0, place) + 1, end))
+            found.add((block.rfind(b"\n", 0, place) + 1, end, True))
             place = block.find(stem, end)
     return found
 
 
-def _samples(block: bytes) -> list[int]:
-    """Begins of a few lines with a metric, spread over the block; all of them where it is small."""
-    found: list[int] = []
+def _samples(block: bytes) -> list[tuple[int, int, bool]]:
+    """Begin and end of a few lines with a metric, spread over the block; of all of them where it is small."""
+    found: list[tuple[int, int, bool]] = []
     step = len(block) // SAMPLES if len(block) > SMALL else 0
     place = block.find(METRIC)
     while place >= 0:
-        found.append(block.rfind(b"\n", 0, place) + 1)
-        end = block.find(b"\n", place)
+        start, end = block.rfind(b"\n", 0, place) + 1, block.find(b"\n", place)
         if end < 0:
             break
-        place = block.find(METRIC, max(end, found[-1] + step))
+        found.append((start, end, False))
+        place = block.find(METRIC, max(end, start + step))
     return found

@@ -111,7 +111,8 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
         return any(rules.finished.search(line.text) for line in reading.lines[: ranked[0].index])
     if any(index > last for index in ends):
         return False
-    after = [line.text for line in reading.lines[last + 1 :]]
+    who = reading.lines[last]
+    after = [line.text for line in reading.lines[last + 1 :] if (line.source, line.rank) == (who.source, who.rank)]
     ended = any(rules.finished.search(text) for text in after)
     progress = sum(bool(rules.progress.search(text)) for text in after)
     handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
