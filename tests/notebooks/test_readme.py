@@ -83,8 +83,8 @@ def test_lab_is_told_that_it_is_root_only_where_it_is(user: int, told: bool, tmp
 
 def test_folders_and_links_exist():
     linked = [path for path in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in path]
-    folders = re.findall(r"^\| `(\w+/)` \|", README, re.MULTILINE)
-    assert {"magics/", "studio/", "profilers/", "notebooks/", "tests/"} == set(folders)
+    folders = re.findall(r"^\| `([\w/]+/)` \|", README, re.MULTILINE)
+    assert {"magics/", "studio/", "profilers/", "extensions/lab/", "notebooks/", "tests/"} == set(folders)
     missing = [path for path in [*linked, *folders] if not (ROOT / path).exists()]
     assert not missing
 
