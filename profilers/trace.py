@@ -45,6 +45,7 @@ class Trace:
     external: np.ndarray  # int64, an operator and its kernels share it; -1: none
     message: np.ndarray  # int32, of `messages`; 0: the event says nothing of a collective
     call: np.ndarray  # int32, of `calls`; 0: not recorded, or not asked for
+    autograd: np.ndarray  # (links, 4) int64: lane and start of an operator, lane and start of the node of its backward
     names: tuple[str, ...]
     messages: tuple[Message, ...]
     calls: tuple[tuple[bytes, ...], ...]  # an operator's dims, types, strides and values, each as JSON
@@ -132,6 +133,7 @@ class _Columns:
         self._memory = MemoryColumns() if detail == "memory" else None
         self._pieces: list[tuple[np.ndarray, ...]] = []
         self._open: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)  # of "B", by lane
+        self._links: tuple[dict[Any, tuple[int, int]], dict[Any, tuple[int, int]]] = {}, {}  # by id: begun, ended
         self._scale = 0  # ns in the unit of the file; 0: not known yet
         self._skipped = 0
 
@@ -142,8 +144,12 @@ class _Columns:
         if whole:
             start = nanoseconds([e.ts for e in whole], self._scale)
             self._append(whole, start, lengths([e.dur for e in whole], self._scale))
-        if len(whole) < len(events) and (halves := [e for e in events if e.ph in ("B", "E")]):
-            self._pair(halves)
+        if len(whole) < len(events):
+            others = [e for e in events if e.ph != "X"]
+            if halves := [e for e in others if e.ph in ("B", "E")]:
+                self._pair(halves)
+            if links := [e for e in others if e.cat == "fwdbwd" and e.ph in ("s", "f")]:
+                self._link(links)
         if self._memory is not None and (said := [e for e in events if e.name == MEMORY and e.ph.lower() == "i"]):
             self._memory.add([(e, self._lanes[e.pid, e.tid]) for e in said], self._scale or 1000)
 
@@ -199,6 +205,16 @@ class _Columns:
             columns = zip(*rows, strict=True)
             self._pieces.append(tuple(np.array(c, t) for c, t in zip(columns, _TYPES, strict=True)))
 
+    def _link(self, links: list[Event]) -> None:
+        times = nanoseconds([e.ts for e in links], self._scale or 1000).tolist()
+        for event, time in zip(links, times, strict=True):
+            self._links[event.ph == "f"][event.id] = self._lanes[event.pid, event.tid], time
+
+    def _autograd(self) -> np.ndarray:
+        begun, ended = self._links
+        pairs = [(*begun[i], *end) for i, end in ended.items() if i in begun]
+        return np.array(pairs, np.int64).reshape(-1, 4)
+
     def trace(self, path: str, stream: EventStream) -> Trace:
         pieces = list(zip(*self._pieces, strict=True)) or [(np.empty(0, t),) for t in _TYPES]
         self._pieces.clear()
@@ -227,6 +243,7 @@ class _Columns:
             external[order],
             said[order],
             call[order],
+            self._autograd(),
             names,
             tuple(map(message, self._messages)),
             tuple(self._calls),

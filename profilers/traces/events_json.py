@@ -67,6 +67,7 @@ class Event(msgspec.Struct, gc=False):
     tid: int | str | None = None
     ts: Raw = Raw(b"null")
     dur: int | float = 0
+    id: int | str | None = None
     args: Args = NO_ARGS
 
 
@@ -315,6 +316,7 @@ def _coerced(text: Any) -> Event | None:
         tid=_identity(fields.get("tid")),
         ts=_number(fields.get("ts")),
         dur=_length(fields.get("dur", 0)),
+        id=_identity(fields.get("id")),
         args=MessageArgs(
             _whole(links.get("correlation")),
             _whole(links.get("External id")),

@@ -27,6 +27,7 @@ from .gaps import BEGINNING, UNKNOWN, Charged, Gaps, Labelled, activity, charge
 from .host import COLLECTING, COMPILING, host_events, labelled, loop_thread, phases, spans
 from .intervals import Intervals, both, clip, complement, total, union
 from .kernels import Kernel, kernels
+from .modules import ModuleTime, modules
 
 DEVICE_KINDS = (Kind.COMPUTE, Kind.COPY, Kind.COMM)
 GLOO = re.compile(r"^gloo:")
@@ -71,6 +72,8 @@ class Explained:
     collectives: tuple[Collective, ...] = ()
     sent: dict[int, int] = field(default_factory=dict)  # {rank: bytes}
     unsized: int = 0  # collectives of which the trace says no bytes
+    modules: tuple[ModuleTime, ...] = ()
+    outside_ns: int = 0  # work of no module, where there are modules
     uncounted: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -277,6 +280,7 @@ def _account(
     causes: Counter[str] = Counter()
     for (_, cause), ns in found.items():
         causes[cause] += ns
+    inside, outside = modules(trace)
     hits = _communicating(trace)
     said = Counter(trace.message[hits].tolist())
     return Explained(
@@ -290,6 +294,8 @@ def _account(
         kernels=kernels(trace),
         collectives=tuple(_collectives(trace, hits)),
         sent=traffic(((trace.messages[m], runs) for m, runs in said.items()), -1 if trace.rank is None else trace.rank),
+        modules=inside,
+        outside_ns=outside,
         unsized=sum(runs for m, runs in said.items() if not trace.messages[m].bytes),
         uncounted=trace.uncounted,
         warnings=(*trace.warnings, *warnings, *_too_long(window)),

@@ -23,7 +23,7 @@ from .dialects import Kind
 from .messages import Message
 from .sources import Progress
 
-FORMAT = 1  # to be raised with every change of what `read` finds or of how it is kept
+FORMAT = 2  # to be raised with every change of what `read` finds or of how it is kept
 WORTH = 256 << 10  # bytes of a trace file: what is smaller is read in no time
 MOST = 1 << 30  # bytes of all that is kept; the longest unused goes first
 DIGEST = 16  # bytes
@@ -42,6 +42,7 @@ class Header(msgspec.Struct, frozen=True):
     rank: int | None
     world: int | None
     devices: tuple[str, ...]
+    autograd: tuple[tuple[int, int, int, int], ...]
     uncounted: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -104,6 +105,7 @@ def _packed(trace: Trace) -> bytes:
     columns["start"], columns["end"] = np.diff(trace.start, prepend=trace.start[:1]), trace.end - trace.start
     written = {c: column.astype(_narrow(column)) for c, column in columns.items()}
     others = {f.name: getattr(trace, f.name) for f in fields(trace) if f.name in Header.__struct_fields__}
+    others["autograd"] = trace.autograd.tolist()
     header = Header(
         columns={c: column.dtype.str for c, column in written.items()},
         events=len(trace),
@@ -149,4 +151,5 @@ def _unpacked(content: bytes, path: str) -> Trace:
     others = {
         name: getattr(header, name) for name in Header.__struct_fields__ if name not in ("columns", "events", "first")
     }
+    others["autograd"] = np.array(header.autograd, np.int64).reshape(-1, 4)
     return Trace(path, **columns, calls=((),), **others)

@@ -13,10 +13,10 @@ from .blocks import NOWHERE, STAGES, Blocks, Layer, Place, pair
 from .dialects import Kind
 from .host import PHASES, loop_thread
 from .intervals import Intervals, union
+from .layers import Layers
 from .memory_events import HOST, MemoryEvents
 from .nesting import enclosing, parents
 
-MODULE = re.compile(r"^nn\.Module: (.+?)(?:_\d+)?$")
 OWN_CODE = re.compile(r"^(?!torch/|<|typing\.py|enum\.py|contextlib\.py|functools\.py|threading\.py).*\.py\(\d+\): ")
 
 
@@ -93,9 +93,9 @@ def _places(trace: Trace, time: np.ndarray, lane: np.ndarray) -> tuple[np.ndarra
     """(place, places, layers) of every event, by the operator, the user's frame and the module around it."""
     place = np.zeros(len(time), np.int32)
     places: dict[Place, int] = {Place("", -1): NOWHERE}
-    layers: dict[tuple[int, str], int] = {}
+    layers = Layers(trace)
     rooms = [i for i, name in enumerate(trace.names) if name.startswith(TAKES_ROOM)]
-    modules, frames = (trace.codes(pattern, Kind.PYTHON) for pattern in (MODULE, OWN_CODE))
+    frames = trace.codes(OWN_CODE, Kind.PYTHON)
     masks = (
         (trace.kind == Kind.OPERATOR) & ~np.isin(trace.name, rooms),
         (trace.kind == Kind.PYTHON) & np.isin(trace.name, frames),
@@ -103,12 +103,10 @@ def _places(trace: Trace, time: np.ndarray, lane: np.ndarray) -> tuple[np.ndarra
     for each in np.unique(lane).tolist():
         mine = np.flatnonzero(lane == each)
         around = [_around(trace, np.flatnonzero(mask & (trace.lane == each)), time[mine]) for mask in masks]
-        rows, inverse = np.unique(
-            [*around, _layers(trace, modules, each, time[mine], layers)], axis=1, return_inverse=True
-        )
+        rows, inverse = np.unique([*around, layers.at(each, time[mine])], axis=1, return_inverse=True)
         found = [Place(_said(trace, operator, frame), layer) for operator, frame, layer in rows.T.tolist()]
         place[mine] = np.array([places.setdefault(p, len(places)) for p in found], np.int32)[inverse.ravel()]
-    return place, tuple(places), tuple(_layer(name, parent) for parent, name in layers)
+    return place, tuple(places), tuple(layers.layers)
 
 
 def _around(trace: Trace, events: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -120,19 +118,3 @@ def _around(trace: Trace, events: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def _said(trace: Trace, operator: int, frame: int) -> str:
     return " at ".join(trace.names[code] for code in (operator, frame) if code >= 0)
-
-
-def _layers(trace: Trace, modules: list[int], lane: int, at: np.ndarray, layers: dict[tuple[int, str], int]) -> np.ndarray:  # fmt: skip
-    """The layer around each instant; a module called again in the same place is the same layer."""
-    events = np.flatnonzero((trace.lane == lane) & np.isin(trace.name, modules) & (trace.kind == Kind.PYTHON))
-    start, end = trace.start[events], trace.end[events]
-    parent = parents(start, end)
-    code = np.full(len(events) + 1, -1)  # the last, index -1: no module
-    for i, (name, outer) in enumerate(zip(trace.name[events].tolist(), parent.tolist(), strict=True)):
-        code[i] = layers.setdefault((int(code[outer]), trace.names[name]), len(layers))
-    return code[enclosing(start, end, parent, at)]
-
-
-def _layer(name: str, parent: int) -> Layer:
-    found = MODULE.match(name)
-    return Layer(name.removeprefix("nn.Module: "), found[1] if found else name, parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from .engines import Name, results
@@ -14,6 +15,9 @@ from .sources import Progress
 from .waits import Waits
 
 SUFFIXES = (".json", ".json.gz", ".json.zst", ".json.zstd")
+
+# Collectives are added up once they are met, and no table has every rank's kernels.
+BULK: dict[str, Any] = {"collectives": (), "kernels": (), "modules": ()}
 
 
 def explain_files(
@@ -28,8 +32,7 @@ def explain_files(
             failures.append(result)
         else:
             waits.add(result)
-            # Collectives are added up by now, and no table has every rank's kernels: the bulk of it all.
-            explained.append(replace(result, collectives=(), kernels=result.kernels if len(paths) == 1 else ()))
+            explained.append(replace(result, collectives=()) if len(paths) == 1 else replace(result, **BULK))
     return explained, waits, failures
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MOST_KERNELS = 12
+MOST_MODULES = 20
 MOST = 32  # ranks in a table or a picture; the JSON has them all
 
 
@@ -51,7 +52,18 @@ class TraceReport(Shown):
     def to_json(self) -> str:
         traces = [_fields(trace) for trace in self.traces]
         errors = [{"path": e.path, "message": e.message} for e in self.errors]
-        said = {"schema_version": SCHEMA_VERSION, "traces": traces, **self.together.fields(), "errors": errors}
+        inside = [
+            {"path": t.path, "name": m.name, "depth": m.depth, "runs": m.runs, "forward_us": m.forward_ns / 1000, "backward_us": m.backward_ns / 1000}
+            for t in self.traces
+            for m in t.modules
+        ]  # fmt: skip
+        said = {
+            "schema_version": SCHEMA_VERSION,
+            "traces": traces,
+            **self.together.fields(),
+            "modules": inside,
+            "errors": errors,
+        }
         return json.dumps(said, indent=1)
 
     def sheet(self) -> Sheet:
@@ -149,7 +161,12 @@ def _one(t: Explained) -> list[Part]:
         Row("· copies", duration(t.memory_op_ns), _of(t.memory_op_ns, t.span_ns)),
         Row("idle", duration(t.idle_ns), f"{_of(t.idle_ns, t.span_ns)}, in {t.gaps:,} gaps" if t.gaps else _of(t.idle_ns, t.span_ns)),
     ]  # fmt: skip
-    return [Figures("Device", tuple(rows)), _causes(t), *([_kernels(t)] if t.kernels else [])]
+    return [
+        Figures("Device", tuple(rows)),
+        _causes(t),
+        *([_kernels(t)] if t.kernels else []),
+        *([_modules(t)] if t.modules else []),
+    ]
 
 
 def _causes(t: Explained) -> Figures:
@@ -171,6 +188,18 @@ def _kernels(t: Explained) -> Grid:
         calls, ns = sum(k.calls for k in rest), sum(k.nanoseconds for k in rest)
         rows.append((f"{len(rest)} more", "", f"{calls:,}", duration(ns), duration(ns / calls)))
     return Grid("Work on the device", ("kernel", "launched by", "runs", "time", "each"), tuple(rows), left=2)
+
+
+def _modules(t: Explained) -> Grid:
+    """The longest, in the order of the model: what is around a long one is longer still."""
+    longest = sorted(range(len(t.modules)), key=lambda i: -t.modules[i].nanoseconds)[:MOST_MODULES]
+    whole = sum(m.nanoseconds for m in t.modules if not m.depth) + t.outside_ns
+    rows = [
+        ("· " * m.depth + m.name, f"{m.runs:,}", duration(m.forward_ns), duration(m.backward_ns), percent(m.nanoseconds / max(1, whole)))
+        for m in (t.modules[i] for i in sorted(longest))
+    ]  # fmt: skip
+    rows.append(("(outside of modules)", "", "", duration(t.outside_ns), percent(t.outside_ns / max(1, whole))))
+    return Grid("Work by module, with all inside it", ("module", "runs", "forward", "backward", "of all"), tuple(rows))
 
 
 def _several(traces: Sequence[Explained]) -> list[Part]:
