@@ -93,9 +93,10 @@ def memory(
         Slider("sequence", "tokens a sequence", doublings(128, 131072, sequence)),
         Slider("dp", "data parallel", doublings(1, 1024, dp)),
         Slider("tp", "tensor parallel", doublings(1, 16, tp)),
-        Slider("zero", "ZeRO stage", (0, 1, 2, 3)),
-        Slider("recompute", "recompute", ("none", "selective", "full")),
     ]
+    if mode == "train":
+        moving.append(Slider("zero", "ZeRO stage", (0, 1, 2, 3)))
+        moving.append(Slider("recompute", "recompute", ("none", "selective", "full")))
     return what_if(call.face, lambda **chosen: _estimate(found, **chosen), settings, moving)
 
 

@@ -211,6 +211,7 @@ def test_inference_and_plan_refuse_in_one_sentence(line, says):
     "line",
     [
         "memory gpt2 --sequence 512",
+        "memory gpt2 --sequence 512 --mode inference",
         "inference gpt2 --device H100-SXM5-80GB --prompt 256",
         "plan gpt2 --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 1024",
     ],
