@@ -65,6 +65,10 @@ class Profiling:
 
     def __call__(self, function: F) -> F:
         """Profile every call; the last result is the function's attribute `profile`."""
+        if not inspect.isroutine(function):
+            raise UsageError(
+                f"profile measures a function, and this is a {type(function).__name__}: write `with mlsys_studio.profile():` around the loop"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise UsageError(
                 f"{function.__qualname__} is a generator, which runs when somebody loops over it: write `with mlsys_studio.profile():` around that loop"

@@ -217,6 +217,22 @@ def test_a_cell_that_fails_before_its_first_step_says_only_why_and_loses_no_prof
     assert sessions.last().profile is shell.user_ns["good"] and "bad" not in shell.user_ns
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("with mlsys_studio.profile(mode='fast'): pass", "mode='fast' is not known"),
+        ("mlsys_studio.profile(model)", "this is a Sequential: write `with mlsys_studio.profile():` around the loop"),
+        ("mlsys_studio.Profile.from_json('{}')", "not a profile: the text is JSON, but not of the format"),
+    ],
+)
+def test_a_wrong_call_shows_the_users_line_and_one_sentence(shell, capsys, line, says):
+    capsys.readouterr()
+    assert not shell.run_cell(f"import mlsys_studio\nx = 1\n{line}").success
+    shown = capsys.readouterr()
+    where, sentence = (shown.out + shown.err).strip().splitlines()
+    assert where == f"line 3: {line}" and sentence.startswith("UsageError: ") and says in sentence
+
+
 def test_a_cell_without_a_training_step(shell, capsys):
     result = shell.run_cell("%%mlsys profile\nx = 1\nx + 1")
     assert result.success and shell.user_ns["x"] == 1
