@@ -25,13 +25,14 @@ from .communication import traffic
 from .dialects import Kind
 from .gaps import BEGINNING, UNKNOWN, Charged, Gaps, Labelled, activity, charge
 from .host import COLLECTING, COMPILING, host_events, labelled, loop_thread, phases, spans
-from .intervals import Intervals, both, clip, complement, total, union
-from .kernels import Kernel, kernels
+from .intervals import Intervals, both, clip, complement, filled, total, union
+from .kernels import CLASSES, Kernel, kernels
 from .modules import ModuleTime, modules
 
 DEVICE_KINDS = (Kind.COMPUTE, Kind.COPY, Kind.COMM)
 GLOO = re.compile(r"^gloo:")
 OPERATORS = (Kind.OPERATOR, Kind.RUNTIME)
+STRETCHES = 200  # of a timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ class Explained:
     idle: dict[str, int]
     cells: tuple[tuple[str, str, int], ...]  # (phase, cause, ns), largest first: the same, by phase as well
     gaps: int
+    lanes: tuple[
+        tuple[str, tuple[float, ...]], ...
+    ] = ()  # what ran, and the share of each stretch of the span it filled
     steps_ns: tuple[int, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     collectives: tuple[Collective, ...] = ()
@@ -115,7 +119,8 @@ def _on_device(trace: Trace) -> Explained:
         "gaps": len(gaps.start),
     }
     found = charge(gaps, threads, main, phase)
-    return _account(trace, _device(trace), window, sizes, found, _many_devices(trace, work))
+    ran = {CLASSES[k]: intervals for k, intervals in sets.items()}
+    return _account(trace, _device(trace), window, sizes, found, _many_devices(trace, work), ran)
 
 
 def _gaps(trace: Trace, work: np.ndarray, idle: Intervals) -> Gaps:
@@ -212,7 +217,7 @@ def _on_thread(trace: Trace, lane: int) -> Explained:
     steps = trace.steps()
     if not len(mine) and not steps:
         nothing = ["no event of this trace is work: neither a device's nor an operator"]
-        return _account(trace, "none", (0, 0), {"busy_ns": 0, **_NO_WORK}, Counter(), nothing)
+        return _account(trace, "none", (0, 0), {"busy_ns": 0, **_NO_WORK}, Counter(), nothing, {})
     pending = _collectives_elsewhere(trace, lane)
     if steps:
         t0, t1 = steps[0][1], max(end for _, _, end in steps)
@@ -245,7 +250,7 @@ def _on_thread(trace: Trace, lane: int) -> Explained:
         "overlap_ns": both(communication, work),
         "gaps": 0,
     }
-    return _account(trace, "cpu", (t0, t1), sizes, found, [])
+    return _account(trace, "cpu", (t0, t1), sizes, found, [], {"compute": work, "comm": communication})
 
 
 _NO_WORK = {"gaps": 0, "compute_ns": 0, "communication_ns": 0, "memory_op_ns": 0, "overlap_ns": 0}
@@ -271,7 +276,13 @@ def _by_start(start: np.ndarray, end: np.ndarray) -> Intervals:
 
 
 def _account(
-    trace: Trace, device: str, window: tuple[int, int], sizes: dict[str, int], found: Charged, warnings: list[str]
+    trace: Trace,
+    device: str,
+    window: tuple[int, int],
+    sizes: dict[str, int],
+    found: Charged,
+    warnings: list[str],
+    ran: dict[str, Intervals],
 ) -> Explained:
     """Refuses an account that does not add up."""
     idle = window[1] - window[0] - sizes["busy_ns"]
@@ -290,6 +301,7 @@ def _account(
         span_ns=window[1] - window[0],
         idle={c: causes[c] for c in CAUSES if causes[c] or c == "unattributed"},
         cells=tuple((*key, ns) for key, ns in found.most_common() if ns),
+        lanes=tuple((name, tuple(filled(i, *window, STRETCHES).tolist())) for name, i in ran.items() if len(i[0])),
         steps_ns=tuple(b - a for _, a, b in trace.steps()),
         kernels=kernels(trace),
         collectives=tuple(_collectives(trace, hits)),

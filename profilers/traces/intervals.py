@@ -36,3 +36,14 @@ def complement(intervals: Intervals, t0: int, t1: int) -> Intervals:
     """What is left of [t0, t1) by intervals within it."""
     a, b = np.append(t0, intervals[1]), np.append(intervals[0], t1)
     return a[b > a], b[b > a]
+
+
+def filled(intervals: Intervals, t0: int, t1: int, slots: int) -> np.ndarray:
+    """The share of each of `slots` equal stretches of [t0, t1) that lies in the set."""
+    if not len(intervals[0]) or t1 <= t0:
+        return np.zeros(slots)
+    edges = t0 + (t1 - t0) * np.arange(slots + 1) // slots
+    i = np.searchsorted(intervals[0], edges, "right") - 1
+    before = np.append(0, np.cumsum(intervals[1] - intervals[0]))
+    inside = np.minimum(edges, intervals[1][i]) - intervals[0][i]
+    return np.diff(np.where(i >= 0, before[i] + inside, 0)) / np.maximum(1, np.diff(edges))

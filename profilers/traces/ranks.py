@@ -17,7 +17,7 @@ from .waits import Waits
 SUFFIXES = (".json", ".json.gz", ".json.zst", ".json.zstd")
 
 # Collectives are added up once they are met, and no table has every rank's kernels.
-BULK: dict[str, Any] = {"collectives": (), "kernels": (), "modules": ()}
+BULK: dict[str, Any] = {"collectives": (), "kernels": (), "modules": (), "lanes": ()}
 
 
 def explain_files(

@@ -13,11 +13,13 @@ from ..errors import UsageError
 from ..hardware import lookup
 from ..ledger import CAUSES
 from ..trace import read
+from ..views.busy_lanes import BusyLanes
 from ..views.sheet import Bars, Figures, Grid, Part, Row, Sheet, Shown
 from ..views.units import duration, percent
 from .diff import TraceDiff, diff
 from .engines import Name
 from .explaining import Explained
+from .kernels import short
 from .one import Failure, explain_one
 from .ranks import explain_files, files
 from .sources import Progress
@@ -163,10 +165,20 @@ def _one(t: Explained) -> list[Part]:
     ]  # fmt: skip
     return [
         Figures("Device", tuple(rows)),
+        *([_lanes(t)] if t.lanes else []),
         _causes(t),
         *([_kernels(t)] if t.kernels else []),
         *([_modules(t)] if t.modules else []),
     ]
+
+
+def _lanes(t: Explained) -> BusyLanes:
+    rows = []
+    for name, shares in t.lanes:
+        slot = t.span_ns / len(shares)
+        spans = tuple((i * slot, (i + share) * slot) for i, share in enumerate(shares) if share > 0)
+        rows.append((name, percent(sum(shares) / len(shares)), spans))
+    return BusyLanes("What ran when", tuple(rows))
 
 
 def _causes(t: Explained) -> Figures:
@@ -182,7 +194,8 @@ def _causes(t: Explained) -> Figures:
 def _kernels(t: Explained) -> Grid:
     shown = t.kernels[:MOST_KERNELS]
     rows = [
-        (k.name, k.operator, f"{k.calls:,}", duration(k.nanoseconds), duration(k.nanoseconds / k.calls)) for k in shown
+        (short(k.name), k.operator, f"{k.calls:,}", duration(k.nanoseconds), duration(k.nanoseconds / k.calls))
+        for k in shown
     ]
     if rest := t.kernels[MOST_KERNELS:]:
         calls, ns = sum(k.calls for k in rest), sum(k.nanoseconds for k in rest)

@@ -158,10 +158,11 @@ def _grid_text(grid: Grid, width: int) -> list[str]:
     widths = [max(columns(plain(row[i])) for row in cells) for i in range(len(grid.heads))]
     gap = 2
     over = sum(widths) + gap * len(widths) - width
-    if over > 0:  # words give way, numbers never
-        for i in sorted(range(grid.left), key=lambda i: -widths[i]):
-            cut = min(over, max(0, widths[i] - 8))
-            widths[i], over = widths[i] - cut, over - cut
+    while over > 0 and grid.left:  # words give way, the longest first, numbers never
+        longest = max(range(grid.left), key=lambda i: widths[i])
+        if widths[longest] <= 8:
+            break
+        widths[longest], over = widths[longest] - 1, over - 1
     if over > 0:
         gap = 1
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from tracefiles import Event, document, x
+from tracefiles import DIALECTS, Event, document, x
 
 from mlsys_studio.profilers.events import DeviceEvent, HostEvent
 from mlsys_studio.profilers.idle import Host, charges, drained, launches
@@ -270,3 +270,19 @@ def test_the_account_is_complete(tmp_path):
     e: Explained = explain(traced(tmp_path, some_trace(1)))
     assert sum(e.idle.values()) == sum(ns for _, _, ns in e.cells) == e.span_ns - e.busy_ns
     assert e.exposed_ns + e.overlap_ns == e.communication_ns
+
+
+def test_a_timeline_says_how_full_each_stretch_was():
+    """[0, 10) in five: busy 1-3, 4-4.5 and 9-10, by hand."""
+    busy = np.array([10, 40, 90]), np.array([30, 45, 100])
+    assert intervals.filled(busy, 0, 100, 5).tolist() == [0.5, 0.5, 0.25, 0.0, 0.5]
+    assert intervals.filled(busy, 0, 100, 1).tolist() == [0.35]
+    assert intervals.filled((np.zeros(0, np.int64), np.zeros(0, np.int64)), 0, 100, 2).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_the_timeline_holds_what_ran(tmp_path, name):
+    """The story: of 35 us, compute 20, communication 20, a copy 2."""
+    (tmp_path / "t.json").write_bytes(DIALECTS[name])
+    lanes = dict(explain(read(tmp_path / "t.json")).lanes)
+    assert {k: sum(v) / len(v) * 35 for k, v in lanes.items()} == pytest.approx({"compute": 20, "comm": 20, "copy": 2})
