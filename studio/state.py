@@ -1,8 +1,8 @@
 """State documents: what a panel may know of this kernel, small, versioned, and read without disturbing it.
 
 The panel evaluates one expression on a thread of its own while the user's code runs, so everything here only reads: it
-imports no torch, prints nothing, and looks only at modules that somebody else has loaded. The one side effect is that
-the first look starts the sampler. A document is a dict; `Document` makes IPython send it as JSON instead of its repr.
+imports no torch, prints nothing, and looks only at modules that somebody else has loaded. The first look starts the
+sampler, and keeps IPython's callbacks off the panel's thread (`quiet`); there is no other side effect. A document is a dict; `Document` makes IPython send it as JSON instead of its repr.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ..profilers.sampling.places import ring_of
 from ..profilers.sampling.records import GPU, HOST, STEP
 from ..profilers.sampling.ring import Lane, Ring, RingError
 from ..profilers.sampling.watching import watching
-from ..profilers.views.palette import colour
+from .quiet import hush
 
 if TYPE_CHECKING:
     from .session import Session
@@ -48,6 +49,7 @@ def read(document: str, **options: Any) -> Document:
     """The document of that name. A fault of ours is a sentence in it: the panel stays alive, and the kernel alone."""
     if document not in DOCUMENTS:
         raise UsageError(f"there is no state document {document!r}, but {', '.join(DOCUMENTS)}")
+    hush()
     head = {"protocol": PROTOCOL, "version": _version(), "document": document, "pid": os.getpid()}
     try:
         return Document({**head, "state": "live", **DOCUMENTS[document](**options)})
@@ -76,7 +78,7 @@ def now(reader: str, hertz: float = 2.0, since: int = 0, step: int = 0) -> dict[
         "steps": _rows(ring, ring.steps, step, MOST_ROWS),
         "flops": None if session is None else _flops(session),
         "findings": None if session is None else _revision(session),
-        "error": _error_name(),
+        "error": None if (error := _error()) is None else f"{id(error):x}",
     }
 
 
@@ -99,7 +101,7 @@ def findings() -> dict[str, Any]:
             "mfu": ledger and ledger.mfu,
             "device": ledger and ledger.basis.device,
             "causes": [] if ledger is None else [
-                {"cause": cause, "ns": ns / ledger.steps, "share": ns / ledger.wall_ns, "colour": colour(cause)}
+                {"cause": cause, "ns": ns / ledger.steps, "share": ns / ledger.wall_ns}
                 for cause, ns in ledger.by_cause().items()
             ],
             "findings": [
@@ -124,11 +126,20 @@ def findings() -> dict[str, Any]:
 
 
 def diagnosis() -> dict[str, Any]:
-    """The exception that ended the last cell that failed; what `diagnose` said of it, where it was asked."""
+    """The exception that ended the last cell that failed, and whether there is a verb to explain it."""
     error = _error()
     if error is None:
         return {"error": None}
-    return {"error": {"type": _error_name(), "text": _text(error), "line": _line(error)}}
+    known = find_spec(f"{__package__}.verbs.diagnose") is not None
+    return {
+        "error": {
+            "key": f"{id(error):x}",
+            "type": type(error).__name__,
+            "text": _text(error),
+            "line": _line(error),
+            "explained": known,
+        }
+    }
 
 
 def kernels(ids: list[str]) -> dict[str, Any]:
@@ -206,11 +217,6 @@ def _error() -> BaseException | None:
     """What IPython keeps of it. An interrupt is the user's own doing."""
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return None if isinstance(error, KeyboardInterrupt) else error
-
-
-def _error_name() -> str | None:
-    error = _error()
-    return None if error is None else type(error).__name__
 
 
 def _line(error: BaseException) -> int | None:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENS = ROOT / "reports" / "screens"
 EXTENSION = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / "mlsys-studio-lab"
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+PATIENCE_MS = 180_000  # a busy machine takes its time; nothing here waits for it to pass
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -157,11 +158,22 @@ def browser():
         browser.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call):
+    """Of a failed test, what its pages showed."""
+    report = yield
+    if report.when == "call" and report.failed and "context" in getattr(item, "funcargs", {}):
+        SCREENS.mkdir(parents=True, exist_ok=True)
+        for i, page in enumerate(item.funcargs["context"].pages):
+            page.screenshot(path=SCREENS / f"failed-{item.name}-{i}.png")
+    return report
+
+
 @pytest.fixture
 def context(browser, server: Server):
-    """A browser's memory of its own. What the page complains of fails the test."""
+    """A browser's memory of its own."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, device_scale_factor=1)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
     server.shut_down_kernels()

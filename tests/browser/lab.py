@@ -43,6 +43,7 @@ class Lab:
     def open(self, name: str, *, panel: bool = True) -> Lab:
         self.page.goto(f"{self.server.url}/lab/tree/{name}?reset", wait_until="domcontentloaded")
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()  # the kernel is there
         if panel:
             self.show_panel()
         return self
@@ -83,7 +84,7 @@ class Lab:
     def until_run(self, index: int, count: int | None = None) -> None:
         """Its prompt says a number: it has ended."""
         prompt = self.cell(index).locator(".jp-InputPrompt").first
-        limit = time.monotonic() + 90
+        limit = time.monotonic() + 240
         while time.monotonic() < limit:
             said = prompt.inner_text().strip("[]: \n")
             if said.isdigit() and (count is None or int(said) == count):

@@ -19,6 +19,7 @@ import pytest
 
 import mlsys_studio
 from mlsys_studio.profilers.sampling.nvml import THROTTLE
+from mlsys_studio.profilers.views.palette import COLOURS
 from mlsys_studio.studio import state
 
 ROOT = Path(mlsys_studio.__file__).resolve().parent
@@ -49,6 +50,8 @@ def test_both_sides_speak_one_protocol():
     assert (int(number[1]), mime[1]) == (state.PROTOCOL, state.MIME)
     reasons = re.findall(r"\[(0x[0-9a-f]+), '([^']+)'\]", source("now.ts"))
     assert {int(bit, 16): name for bit, name in reasons} == THROTTLE
+    colours = re.findall(r"^  '?([a-z ]+)'?: '(#\w{6})'", source("palette.ts"), re.MULTILINE)
+    assert dict(colours) == COLOURS
 
 
 def test_the_lock_names_no_host():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -139,3 +140,30 @@ def test_a_kernel_is_found_by_its_connection_file(tmp_path):
     finally:
         child.kill()
         child.communicate()
+
+
+def test_looking_does_not_run_ipythons_callbacks(tmp_path):
+    """One of them shows and closes matplotlib's figures, which a cell may be drawing just then."""
+    InteractiveShell = pytest.importorskip("IPython").core.interactiveshell.InteractiveShell
+    InteractiveShell.clear_instance()
+    shell, ran = InteractiveShell.instance(ipython_dir=str(tmp_path)), []
+    for event in ("pre_execute", "post_execute"):
+        shell.events.register(event, lambda event=event: ran.append((event, threading.current_thread().name)))
+
+    def look() -> None:
+        shell.run_cell("", silent=True)  # before a first look nobody knows what this thread is for
+        ran.clear()
+        state.read("findings")
+        state.read("findings")
+        shell.run_cell("", silent=True)
+
+    try:
+        thread = threading.Thread(target=look, name="subshell-1")
+        thread.start()
+        thread.join()
+        assert ran == []
+        state.read("findings")  # on the main thread, which a panel never uses
+        shell.run_cell("1", silent=True)
+        assert ran == [("pre_execute", "MainThread"), ("post_execute", "MainThread")]
+    finally:
+        InteractiveShell.clear_instance()

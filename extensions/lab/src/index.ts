@@ -3,12 +3,18 @@
 import { ILabShell, ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { IConsoleTracker } from '@jupyterlab/console';
+import { ILauncher } from '@jupyterlab/launcher';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { Token } from '@lumino/coreutils';
+import { Diagnosis } from './diagnosis';
+import { Findings } from './findings';
 import { Follower } from './follow';
+import { Kernels } from './kernels';
+import { addCard } from './launcher';
 import { Monitor } from './monitor';
+import { addCommands, runInView } from './notebook';
 import { Panel } from './panel';
 import { StatusItem } from './status';
 
@@ -54,7 +60,13 @@ const panel: JupyterFrontEndPlugin<void> = {
     bar: IStatusBar | null,
     lab: ILabShell | null
   ) => {
-    const sidebar = new Panel(made, 'mlsys-panel');
+    const run = (code: string) => void runInView(made.follower, code);
+    const sections = () => [
+      new Diagnosis(made, run),
+      new Findings(made, run),
+      new Kernels(made, app.serviceManager.sessions, path => void app.commands.execute('docmanager:open', { path }))
+    ];
+    const sidebar = new Panel(made, 'mlsys-panel', sections());
     app.shell.add(sidebar, 'right', { rank: 900, type: 'mlsys-studio' });
     restorer?.add(sidebar, sidebar.id);
 
@@ -69,7 +81,7 @@ const panel: JupyterFrontEndPlugin<void> = {
       isVisible: () => lab !== null,
       execute: () => {
         if (tab === null || tab.isDisposed) {
-          tab = new Panel(made, 'mlsys-tab');
+          tab = new Panel(made, 'mlsys-tab', sections());
           tab.title.label = 'Kernel monitor';
           tab.title.closable = true;
         }
@@ -90,4 +102,30 @@ const panel: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [monitor, panel];
+const notebook: JupyterFrontEndPlugin<void> = {
+  id: `${ID}:notebook`,
+  description: 'Buttons on a cell: profile it, diagnose its error.',
+  autoStart: true,
+  requires: [IMonitor, INotebookTracker],
+  optional: [ICommandPalette],
+  activate: (app: JupyterFrontEnd, made: Monitor, notebooks: INotebookTracker, palette: ICommandPalette | null) => {
+    addCommands(app, notebooks, made.follower);
+    for (const command of ['mlsys:profile-cell', 'mlsys:diagnose-cell']) {
+      palette?.addItem({ command, category: 'mlsys-studio' });
+    }
+  }
+};
+
+const launcher: JupyterFrontEndPlugin<void> = {
+  id: `${ID}:launcher`,
+  description: 'A card that opens the quickstart.',
+  autoStart: true,
+  requires: [ILauncher],
+  optional: [ICommandPalette],
+  activate: (app: JupyterFrontEnd, cards: ILauncher, palette: ICommandPalette | null) => {
+    addCard(app, cards);
+    palette?.addItem({ command: 'mlsys:quickstart', category: 'mlsys-studio' });
+  }
+};
+
+export default [monitor, panel, notebook, launcher];

@@ -61,7 +61,7 @@ export class Link {
       code: '',
       silent: true,
       store_history: false,
-      allow_stdin: false,
+      allow_stdin: true, // the kernel has one answer for all its shells, and a cell that runs may ask for input
       stop_on_error: false,
       user_expressions: { it: code }
     });

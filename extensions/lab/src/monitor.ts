@@ -28,7 +28,7 @@ export class Monitor implements IDisposable {
     this._look();
   }
 
-  /** Questions a second while a cell runs, and samples a second: 1 to 10. */
+  /** Samples a second, 1 to 10. While a cell runs each answer brings two: ipykernel's own work for one is the dearest part. */
   hertz = 2;
 
   readonly series = new Series();
@@ -252,7 +252,7 @@ export class Monitor implements IDisposable {
     }
     const busy = this._main?.busy || Date.now() - Math.max(this._seenAt, this._main?.lastBusy ?? 0) < 5_000;
     const steps = this.series.stepsSince(5).length > 0;
-    return busy || steps ? 1000 / this.hertz : Math.max(IDLE_MS, 1000 / this.hertz);
+    return busy || steps ? 2000 / this.hertz : IDLE_MS;
   }
 
   private _name(): string {

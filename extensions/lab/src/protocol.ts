@@ -62,7 +62,6 @@ export interface ICause {
   cause: string;
   ns: number;
   share: number;
-  colour: string;
 }
 
 export interface IProfile {
@@ -84,7 +83,7 @@ export interface IFindings extends IHead {
 }
 
 export interface IDiagnosis extends IHead {
-  error: { type: string; text: string; line: number | null } | null;
+  error: { key: string; type: string; text: string; line: number | null; explained: boolean } | null;
 }
 
 export interface IKernels extends IHead {

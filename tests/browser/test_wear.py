@@ -1,0 +1,216 @@
+"""What long use does: reloads, interrupts, kills, several pages on one kernel. Never a second sampler, never a leftover.
+
+Witness: /proc for processes, the runtime folder for files, the kernel's own list for subshells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE_MS, SCREENS, Server
+from lab import Lab
+from test_now import BUSY, samplers
+
+pytestmark = pytest.mark.slow
+
+SUBSHELLS = "print(len(get_ipython().kernel.shell_channel_thread.manager.list_subshell()))"
+
+
+def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "not in time"
+        time.sleep(0.1)
+
+
+def kernel_id(server: Server) -> str:
+    (session,) = server.get("api/sessions")
+    return session["kernel"]["id"]
+
+
+def post(server: Server, path: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{server.url}/{path}", b"", method="POST"), timeout=30).close()
+
+
+def test_fifty_reloads_keep_one_sampler_and_one_subshell(server, context):
+    lab = Lab(context, server).open(server.write("reloads.ipynb", SUBSHELLS))
+    lab.until_state("live")
+    lab.until_samples(0)
+    process = int(lab.data("pid"))
+    (first,) = samplers(process)
+    for _ in range(50):
+        lab.page.reload(wait_until="domcontentloaded")
+        lab.page.locator("#mlsys-panel").wait_for(state="attached")
+        lab.page.wait_for_selector('#mlsys-panel[data-state="live"]', state="attached")
+        assert samplers(process) == [first]
+    assert len(server.rings()) == 1
+    lab.run(0)
+    lab.until_run(0)
+    assert lab.cell(0).locator(".jp-OutputArea-output").inner_text().strip() == "1"
+    server.shut_down_kernels()
+    until(lambda: not server.rings() and not Path(f"/proc/{first}").exists())
+
+
+def test_two_pages_on_one_kernel(server, context):
+    name = server.write("shared.ipynb", SUBSHELLS)
+    first, second = Lab(context, server).open(name), Lab(context, server)
+    first.until_state("live")
+    second.page.goto(f"{server.url}/lab/workspaces/second/tree/{name}", wait_until="domcontentloaded")
+    second.show_panel()
+    second.until_state("live")
+    second.until_samples(0)
+    first.page.bring_to_front()
+    first.until_samples(first.samples())
+    assert first.data("pid") == second.data("pid")
+    assert len(samplers(int(first.data("pid")))) == 1 and len(server.rings()) == 1
+    first.run(0)
+    first.until_run(0)
+    assert first.cell(0).locator(".jp-OutputArea-output").inner_text().strip() == "2"
+    # A closed page leaves its subshell, and touches nothing of the other's.
+    second.page.close()
+    first.until_samples(first.samples())
+    assert first.errors == []
+
+
+def test_twenty_interrupts_and_a_kill(server, context):
+    lab = Lab(context, server).open(server.write("interrupts.ipynb", BUSY.format(seconds=600)))
+    lab.until_state("live")
+    lab.until_samples(0)
+    process = int(lab.data("pid"))
+    (sampler,) = samplers(process)
+    lab.run(0)
+    for _ in range(20):
+        post(server, f"api/kernels/{kernel_id(server)}/interrupt")
+    lab.until_run(0)
+    lab.until_samples(lab.samples() + 2)
+    assert samplers(process) == [sampler]
+    os.kill(process, signal.SIGKILL)  # Jupyter starts another
+    until(lambda: not Path(f"/proc/{sampler}").exists())
+    lab.page.wait_for_function(f"![{process}, 0].includes(+document.querySelector('#mlsys-panel').dataset.pid)")
+    assert len(samplers(int(lab.data("pid")))) == 1
+    until(lambda: len(server.rings()) == 1)
+    assert lab.errors == []
+
+
+def test_dark_theme_and_a_panel_of_380_pixels(server, context):
+    server.write("dark.ipynb", "hold = bytearray(10**8)", "1 / 0")
+    lab = Lab(context, server).open("dark.ipynb")
+    lab.until_state("live")
+    lab.run(1)
+    lab.panel.locator('[data-section="diagnosis"]').wait_for()
+    lab.command("Use Theme: JupyterLab Dark")
+    lab.page.wait_for_selector('body[data-jp-theme-light="false"]')
+    handle = lab.page.locator("#jp-main-split-panel > .lm-SplitPanel-handle").last
+    box, panel = handle.bounding_box(), lab.panel.bounding_box()
+    lab.page.mouse.move(box["x"] + 2, box["y"] + 300)
+    lab.page.mouse.down()
+    lab.page.mouse.move(box["x"] + 2 - (380 - panel["width"]), box["y"] + 300, steps=5)
+    lab.page.mouse.up()
+    assert abs(lab.panel.bounding_box()["width"] - 380) < 6
+    lab.until_samples(lab.samples() + 4)
+    heights = set()
+    for _ in range(20):  # values change, and nothing moves
+        heights.add(lab.panel.locator('[data-section="kernels"]').bounding_box()["y"])
+        time.sleep(0.1)
+    assert max(heights) - min(heights) < 20
+    assert lab.cut_off() == []
+    lab.screenshot(SCREENS, "dark")
+    for theme in ("Light", "Dark"):
+        ink, paper = lab.panel.locator(".mlsys-name").first.evaluate(
+            "node => [getComputedStyle(node).color, getComputedStyle(document.querySelector('#mlsys-panel')).backgroundColor]"
+        )
+        assert contrast(ink, paper) > 4.5, (theme, ink, paper)
+        lab.command("Use Theme: JupyterLab Light")
+        lab.page.wait_for_selector('body[data-jp-theme-light="true"]')
+
+
+def contrast(ink: str, paper: str) -> float:
+    """WCAG's ratio of two CSS colours."""
+
+    def luminance(colour: str) -> float:
+        import re
+
+        channels = [float(c) / 255 for c in re.findall(r"[\d.]+", colour)[:3]]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(ink), luminance(paper)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_by_keyboard(server, context):
+    lab = Lab(context, server).open(server.write("keys.ipynb", "1"))
+    lab.until_state("live")
+    heading = lab.panel.get_by_role("button", name="Now")
+    heading.focus()
+    lab.page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-expanded") == "false"
+    assert not lab.panel.locator(".mlsys-meter").first.is_visible()
+    lab.page.keyboard.press("Enter")
+    lab.page.keyboard.press("Tab")
+    assert lab.page.evaluate("document.activeElement.className") == "mlsys-chart"
+    lab.until_samples(3)
+    lab.page.keyboard.press("ArrowLeft")
+    lab.page.wait_for_function("/ago/.test(document.querySelector('.mlsys-axis').textContent)")
+    lab.page.keyboard.press("Escape")
+    lab.page.wait_for_function("/^last/.test(document.querySelector('.mlsys-axis').textContent)")
+    label = lab.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label.startswith("CPU: ")
+
+
+def test_notebook_7(browser, tmp_path):
+    pytest.importorskip("notebook")
+    server = Server(tmp_path, "notebook")
+    try:
+        server.write("seven.ipynb", BUSY.format(seconds=3))
+        context = browser.new_context(viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{server.url}/notebooks/seven.ipynb", wait_until="domcontentloaded")
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+        page.keyboard.press("Control+Shift+C")
+        page.locator(".jp-ModalCommandPalette input").fill("Show the Kernel Monitor")
+        page.locator(".jp-ModalCommandPalette .lm-CommandPalette-item").first.click()
+        page.wait_for_selector('#mlsys-panel[data-state="live"]')
+        page.wait_for_function("+document.querySelector('#mlsys-panel').dataset.samples > 2")
+        page.screenshot(path=SCREENS / "notebook7.png")
+        assert errors == []
+        context.close()
+    finally:
+        server.shut_down_kernels()
+        server.end()
+
+
+def test_forty_kernels_and_names_with_script(server, context):
+    """The section lists what the server says; the names are a user's own."""
+    name = server.write("<img src=x onerror=alert(1)>.ipynb", "1")
+    rows = [
+        {"id": f"s{i}", "path": f"{'<script>alert(1)</script>' * 3}{i}.ipynb", "name": "", "type": "notebook", "kernel": {"id": f"k{i}", "name": "python3", "last_activity": "2026-01-01T00:00:00Z", "execution_state": "idle", "connections": 1}, "notebook": {"path": "", "name": ""}}
+        for i in range(40)
+    ]  # fmt: skip
+    said: list[str] = []
+
+    def more(route) -> None:
+        if route.request.method != "GET":
+            return route.continue_()
+        return route.fulfill(body=json.dumps([*route.fetch().json(), *rows]), content_type="application/json")
+
+    context.route("**/api/sessions?*", more)
+    context.route("**/api/sessions", more)
+    lab = Lab(context, server)
+    lab.page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    lab.open(name)
+    lab.until_state("live")
+    lab.panel.locator(".mlsys-kernels li").nth(40).wait_for()
+    assert lab.panel.locator(".mlsys-kernels script, .mlsys-kernels img").count() == 0
+    assert said == [] and lab.errors == []
