@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .profilers.loading.doctor import data_doctor
     from .profilers.loading.tuner import tune_loader
     from .profilers.profile import Profile
+    from .profilers.storage.doctor import storage_doctor
+    from .profilers.storage.packing import pack_shards
     from .studio.profiling import profile
 
     __version__: str
@@ -38,8 +40,10 @@ _HOMES = {
     "load_ipython_extension": "magics",
     "memory": "profilers.calculators.memory",
     "mfu": "profilers.calculators.mfu",
+    "pack_shards": "profilers.storage.packing",
     "plan": "profilers.calculators.plan",
     "profile": "studio.profiling",
+    "storage_doctor": "profilers.storage.doctor",
     "transformer": "profilers.calculators.transformer",
     "tune_loader": "profilers.loading.tuner",
     "unload_ipython_extension": "magics",
@@ -58,8 +62,10 @@ __all__ = [
     "load_ipython_extension",
     "memory",
     "mfu",
+    "pack_shards",
     "plan",
     "profile",
+    "storage_doctor",
     "transformer",
     "tune_loader",
     "unload_ipython_extension",

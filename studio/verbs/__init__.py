@@ -37,5 +37,6 @@ NAMES = (
     "inference",
     "plan",
     "data",
+    "io",
     "doctor",
 )
