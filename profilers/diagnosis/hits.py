@@ -19,6 +19,7 @@ NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is 
 STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.5}
 _FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
 _LONGEST_TRACEBACK = 60  # lines
+_ECHOES = ("likely", "hint", "consequence")  # what a line that only reports another's failure does not count for
 _PLAIN, _SOFT = 1.0, 2.0  # what is taken off for a line without a word of failure, and for a warning
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
 
@@ -56,57 +57,68 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
     found: list[Hit] = []
     consequences: list[Consequence] = []
     for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
-        if kind in ("frame", "source", "noise", "header") or not line.text.strip():
+        if kind in ("frame", "source", "noise", "header"):
             continue
-        event = next((event for event, pattern in rules.consequences if pattern.search(line.text)), None)
-        if event:
-            consequences.append(Consequence(line, index, event))
-        its = _of_line(lines, index, line, kind, event is not None, rules)
-        if kind == "exception" and max((hit.strength for hit in its), default=9) < _FRAMES:
-            its += _of_frames(lines, kinds, index, rules)
-        found += its
+        matched = _matched(line.text, rules)
+        events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
+        exception = exception_of(line.text) if matched or kind == "exception" else None
+        if events:
+            consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
+        its = [(signal, named) for signal, named in matched if not (events and signal.tier in _ECHOES)]
+        found_here = _judged(lines, index, its, exception, rules) if its else []
+        if exception and not events and not found_here:
+            cause = rules.cause("code_error", "invalid_argument")
+            found_here = [Hit(line, index, cause, STRENGTH["hint"], 0, False, exception[0])]
+        if exception and max((hit.strength for hit in found_here), default=9) < _FRAMES:
+            found_here += _of_frames(lines, kinds, index, rules)
+        found += found_here
     return found, consequences
 
 
-def _of_line(lines: Sequence[Line], index: int, line: Line, kind: Kind, consequence: bool, rules: Rules) -> list[Hit]:
-    exception = exception_of(line.text)
-    loud = exception is not None or line.level == "error" or line.native or bool(_LOUD.search(line.text))
-    if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
-        return []
-    quiet = (
-        line.level in ("warning", "info", "debug")
-        and exception is None
-        and not line.native
-        and not _LOUD.search(line.text)
-    )
-    if quiet and line.level == "info" and not _FAILURE_WORDS.search(line.text):
-        return []
-    plain = not loud and not _FAILURE_WORDS.search(line.text)
-    soft = quiet or (not loud and bool(rules.handled.search(line.text)))
-    best: dict[tuple[str, str], Hit] = {}
-    for signal, named in list(rules.index.candidates(line.text)):
-        if consequence and signal.tier in ("likely", "hint"):
-            continue
+def _matched(text: str, rules: Rules) -> list[tuple[Signal, int]]:
+    found = []
+    for signal, named in rules.index.candidates(text):
         try:
-            matched = signal.match(line.text)
+            if signal.match(text) is not None:
+                found.append((signal, named))
         except TooSlow:
             rules.dropped.append(f"the pattern {signal.line[:60]!r} was too slow, and is left out")
-            rules.index.remove(signal)
-            continue
-        if matched is None or (signal.near_pattern and not signal.near_pattern.search(_near(lines, index))):
+    for signal in [each for each in rules.index.foreign if f"{each.line[:60]!r}" in "".join(rules.dropped)]:
+        rules.index.remove(signal)
+    return found
+
+
+def _judged(
+    lines: Sequence[Line],
+    index: int,
+    matched: list[tuple[Signal, int]],
+    exception: tuple[str, str] | None,
+    rules: Rules,
+) -> list[Hit]:
+    """One hit a cause, each as strong as its tier and the line's own tone allow."""
+    line = lines[index]
+    said = bool(_LOUD.search(line.text))
+    loud = exception is not None or line.level == "error" or line.native or said
+    if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
+        return []
+    quiet = line.level in ("warning", "info", "debug") and exception is None and not line.native and not said
+    failing = bool(_FAILURE_WORDS.search(line.text))
+    if quiet and line.level == "info" and not failing:
+        return []
+    soft = quiet or (not loud and bool(rules.handled.search(line.text)))
+    best: dict[tuple[str, str], Hit] = {}
+    for signal, named in matched:
+        if signal.near_pattern and not signal.near_pattern.search(_near(lines, index)):
             continue
         strength = STRENGTH[signal.tier]
         if signal.tier != "symptom":
             strength += _RAISED if loud and not soft else 0
-            strength -= _SOFT if soft else _PLAIN if plain else 0
+            strength -= _SOFT if soft else _PLAIN if not loud and not failing else 0
         specific = named + 10 * bool(signal.near)
         hit = Hit(line, index, signal.cause, strength, specific, soft, exception[0] if exception else "")
         key = (signal.cause.category, signal.cause.id)
         if key not in best or (hit.strength, hit.specific) > (best[key].strength, best[key].specific):
             best[key] = hit
-    if not best and exception and not consequence:
-        cause = rules.cause("code_error", "invalid_argument")
-        return [Hit(line, index, cause, 1.0, 0, False, exception[0])]
     return list(best.values())
 
 

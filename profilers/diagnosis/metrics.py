@@ -19,7 +19,7 @@ Course = Literal["nan_gradients", "loss_divergence", "loss_spike", "loss_scale_c
 
 _NUMBER = r"(?:[-+]?(?:nan|inf(?:inity)?)\b|[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)"
 _METRIC = re.compile(
-    rf"(?P<key>[\w/\-. ]{{0,40}}?(?:loss[_ ]?scale|scale|loss|grad(?:ient)?[_ ]?norm|gnorm|perplexity|ppl|nan iterations))['\"]?\*{{0,2}}\s?"
+    rf"(?P<key>loss[_ ]?scale|scale|loss|norm|perplexity|ppl|nan iterations)['\"]?\*{{0,2}}\s?"
     rf"(?:[:=|]| is | at step \d+ ?[:=])\s{{0,4}}['\"]?(?:tensor\()?(?P<value>{_NUMBER})",
     re.IGNORECASE,
 )
@@ -27,7 +27,8 @@ _OVERFLOW = re.compile(
     r"(?:Attempted loss scale|loss scaler? ?\d? ?reducing|reducing loss scale)\D*([\d.]+)?", re.IGNORECASE
 )
 _ITERATION = re.compile(r"\b(?:iteration|step|iter)\W{1,4}(\d+)", re.IGNORECASE)
-_EVALUATION = re.compile(r"\b(eval|val|valid|validation|test|dev)", re.IGNORECASE)
+_EVALUATION = re.compile(r"\b(?:eval|val|valid|validation|test|dev)\w*[ /_.-]?\w*$", re.IGNORECASE)  # before a metric
+_LONGEST_KEY = 24  # letters
 LATE = 1000  # steps, after which the loss scale has been found
 SPIKE, DIVERGED, EXPLODED = 1.8, 2.0, 50.0  # times the median before, the least before, the median norm before
 
@@ -50,6 +51,8 @@ def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
     """{"loss" | "norm" | "scale": points in order}, of training only, of the rank that printed most."""
     found: dict[str, list[Point]] = {"loss": [], "norm": [], "scale": [], "skipped": [], "overflow": [], "at": []}
     for line in lines:
+        if "loss" not in (lower := line.text[:1000].lower()) and "norm" not in lower and "scale" not in lower:
+            continue
         if overflow := _OVERFLOW.search(line.text):
             found["overflow"].append(Point(float(overflow[1] or "nan"), line))
             continue
@@ -58,7 +61,7 @@ def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
         seen: set[str] = set()
         for metric in _METRIC.finditer(line.text[:1000]):
             key = metric["key"].lower()
-            if _EVALUATION.search(key):
+            if _EVALUATION.search(line.text[max(0, metric.start() - _LONGEST_KEY) : metric.start()]):
                 continue
             kind = (
                 "skipped" if "iterations" in key

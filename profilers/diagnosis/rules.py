@@ -32,8 +32,8 @@ from ..errors import UsageError
 from .bounded import refused, search
 from .literals import required_literals
 
-Tier = Literal["certain", "likely", "hint", "symptom", "frames"]
-TIERS: tuple[Tier, ...] = ("certain", "likely", "hint", "symptom", "frames")
+Tier = Literal["certain", "likely", "hint", "symptom", "frames", "consequence"]
+TIERS: tuple[Tier, ...] = ("certain", "likely", "hint", "symptom", "frames")  # of a cause
 DATA = Path(__file__).with_name("data")
 LONGEST_PATTERN = 2000  # characters
 _GRAM = 3  # letters by which a line finds the patterns that may match it
@@ -85,6 +85,8 @@ class Index:
 
     def __init__(self, signals: Iterable[Signal]) -> None:
         self.always: list[Signal] = []
+        signals = list(signals)
+        self.foreign = [signal for signal in signals if signal.foreign]
         self._grams: dict[str, list[tuple[str, Signal]]] = {}
         literals = [(signal, required_literals(signal.line)) for signal in signals]
         count: dict[str, int] = {}
@@ -112,6 +114,7 @@ class Index:
     def remove(self, signal: Signal) -> None:
         """From now on it is not tried."""
         self.always = [each for each in self.always if each is not signal]
+        self.foreign = [each for each in self.foreign if each is not signal]
         for gram, its in self._grams.items():
             self._grams[gram] = [pair for pair in its if pair[1] is not signal]
 
@@ -122,7 +125,7 @@ class Rules:
     index: Index
     frames: tuple[Signal, ...]
     dropped: list[str]  # sentences on a user's patterns that took too long
-    consequences: tuple[tuple[str, re.Pattern[str]], ...]  # (event, pattern)
+    events: tuple[str, ...]  # what consequences are called, the most telling first
     progress: re.Pattern[str]
     finished: re.Pattern[str]
     handled: re.Pattern[str]
@@ -145,12 +148,15 @@ def rules(extra: tuple[Path, ...] = ()) -> Rules:
             signals += its
     healthy = _table(DATA / "healthy.toml")
     events = _table(DATA / "consequences.toml")["consequence"]
+    for event in events:
+        happened = Cause("", event["event"], "", (), (), "")
+        signals += [Signal(happened, "consequence", line) for line in event["lines"]]
     return Rules(
         tuple(causes),
         Index(signal for signal in signals if signal.tier != "frames"),
         tuple(signal for signal in signals if signal.tier == "frames"),
         [],
-        tuple((event["event"], _any(event["lines"])) for event in events),
+        tuple(event["event"] for event in events),
         *(_any(healthy[key]) for key in ("progress", "finished", "handled", "benign")),
     )
 
