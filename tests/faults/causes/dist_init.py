@@ -129,13 +129,3 @@ fault(
     draws={"rank": (0,), "world": (1,)},
     exit=1,
 )
-fault(
-    "rank_device_mismatch",
-    "rank_beyond_world",
-    INIT.format(backend="gloo"),
-    says=("rank",),
-    because="the rank given is not below the world size",
-    stage=Stage(command=ALONE),
-    draws={"rank": (4, 5), "world": (4,)},
-    confidence="medium",
-)
