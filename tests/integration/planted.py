@@ -52,6 +52,7 @@ class Pipeline:
     length: int = 100_000
     step: float = 0.012  # asleep, as a host is while its accelerator computes
     pace: float = 0.0  # storage gives a sample's bytes only so often
+    cached: float = 0.0  # share of the samples that storage is not asked for
     arithmetic: int = 0  # additions a sample
     hold: float = 0.0  # a thread of the worker holds the GIL so long, again and again
     payload: int = 0  # bytes of a sample that is no tensor
@@ -95,7 +96,7 @@ class Planted(Dataset):
         if p.hold and self._holder is None:
             self._holder = threading.Thread(target=self._hold, daemon=True)
             self._holder.start()
-        if p.pace:
+        if p.pace and index >= p.cached * p.length:
             self._read(number)
         if p.slow and number == 0:
             time.sleep(p.slow)
