@@ -165,7 +165,8 @@ def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         where = f"{loop.loader} is read in the main process (workers 0), {on_cpu:.0%} of it on the CPU"
     else:
         where = "1 worker does not keep up" if loop.workers == 1 else f"{loop.workers} workers do not keep up"
-    evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}"
+    asking = "; `%mlsys data loader` says why" if loop.workers is not None else ""
+    evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}{asking}"
     if more:
         advice = f"`DataLoader(..., num_workers={at.workers}, persistent_workers=True)`"
         if loop.device == "cpu" and loop.threads >= loop.cores:
