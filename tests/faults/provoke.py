@@ -14,7 +14,9 @@ import argparse
 import hashlib
 import importlib
 import json
+import os
 import random
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +31,7 @@ sys.path.insert(0, str(HERE))
 
 from composed import composed_records
 from fault import FAULTS, Fault, fill
-from stage import Outcome, Unavailable, perform
+from stage import Outcome, Unavailable, end_all, perform
 from variations import Varied, concatenated, decidable, folder, healthy, place, vary
 
 for path in sorted((HERE / "causes").glob("*.py")):
@@ -154,6 +156,8 @@ def main() -> int:
     parser.add_argument("--variations", type=int, default=10, help="texts a provocation")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: (end_all(), os._exit(128 + number)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     chosen = [fault for name, fault in FAULTS.items() if arguments.only in name]
     rows = [record for record in composed_records(arguments.seed) if arguments.only in record["id"]]

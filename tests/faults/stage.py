@@ -52,6 +52,9 @@ class Outcome:
     ranks: Mapping[int, str] = field(default_factory=dict)
 
 
+RUNNING: set[subprocess.Popen] = set()
+
+
 class Unavailable(Exception):
     """This machine cannot set the stage; the message says why."""
 
@@ -95,6 +98,7 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], stage: S
             stderr=output,
             start_new_session=True,
         )
+        RUNNING.add(process)
         late = False
         try:
             process.wait(stage.seconds)
@@ -102,8 +106,15 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], stage: S
             late = True
         finally:
             _end(process)
+            RUNNING.discard(process)
         output.seek(0)
         return output.read().decode("utf-8", "replace"), process.returncode, late
+
+
+def end_all() -> None:
+    """For whoever is interrupted: a run in a session of its own does not hear our signals."""
+    for process in list(RUNNING):
+        _end(process)
 
 
 def _end(process: subprocess.Popen) -> None:
