@@ -34,6 +34,7 @@ LONGEST_LINE = 1 << 16  # bytes decoded of one line, from both ends
 SMALL = 64 << 10  # bytes: read whole
 
 _DIGITS = bytes(b"0"[0] if chr(i).isdigit() or chr(i) in "abcdefABCDEF" else i for i in range(256))
+_CONTROLS = bytes({*range(32)} - {*b"\b\t\n\r\f\x1b"})  # no text holds many
 _LOGS = {".log", ".out", ".err", ".txt", ".gz", ".zst", ".json", ".stderr", ".stdout", ""}
 
 
@@ -119,7 +120,8 @@ def _error_file(content: bytes) -> bytes | None:
 
 def _binary(first: bytes) -> bool:
     sample = first[:4096]
-    return sample[:2] not in (b"\xff\xfe", b"\xfe\xff") and sample.count(0) > len(sample) // 20
+    controls = len(sample) - len(sample.translate(None, _CONTROLS))
+    return sample[:2] not in (b"\xff\xfe", b"\xfe\xff") and controls > len(sample) // 20
 
 
 def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
