@@ -96,12 +96,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 server = ThreadingHTTPServer(("127.0.0.1", $port), SimpleHTTPRequestHandler)
 signal.signal(signal.SIGTERM, lambda *_: (log.info("SIGTERM: draining and shutting down"), threading.Thread(target=server.shutdown).start()))
 log.info("ready")
+open("running", "w").close()
 server.serve_forever()
 log.info("drained, all requests answered, bye")
 """,
     ("drained", "bye"),
     trap=True,
-    stage=Stage(command="python $script & worker=$!; sleep 1.5; kill -TERM $worker; wait $worker"),
+    stage=Stage(
+        command="python $script & worker=$!; until [ -e running ]; do sleep 0.2; done; sleep 1; kill -TERM $worker; wait $worker"
+    ),
 )
 
 # ---- data loaders --------------------------------------------------------------------------------------------------------
