@@ -19,6 +19,7 @@ NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is 
 STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.5}
 _FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
 _LONGEST_TRACEBACK = 60  # lines
+_NUMBERS = str.maketrans("", "", "0123456789.")
 _ECHOES = ("likely", "hint", "consequence")  # what a line that only reports another's failure does not count for
 _PLAIN, _SOFT = 1.0, 2.0  # what is taken off for a line without a word of failure, and for a warning
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
@@ -56,10 +57,17 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
     """In the order of the lines."""
     found: list[Hit] = []
     consequences: list[Consequence] = []
+    silent: set[str] = set()
     for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
         if kind in ("frame", "source", "noise", "header"):
             continue
+        # Metrics fill a log with one line in other numbers: where it said nothing once, it says nothing again.
+        template = line.text.translate(_NUMBERS) if "loss" in line.text else None
+        if template in silent:
+            continue
         matched = _matched(line.text, rules)
+        if template and not matched:
+            silent.add(template)
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
         exception = exception_of(line.text) if matched or kind == "exception" else None
         if events:
