@@ -21,7 +21,7 @@ from .origin import origin
 # looked for: what the others find seldom stands alone there, and the ends are read whatever they say.
 COMMON = (b"rror", b"raceback", b"ailed", b"nan", b"of memory")
 STEMS = (*COMMON, b"RROR", b"illed", b" WARN ", b"imeo", b"NVRM", b"ception")
-LARGE = 32 << 20  # bytes
+LARGE = 4 << 20  # bytes
 METRIC = b"loss"
 BEFORE, AFTER = 40, 12  # lines around a hit
 HEAD, TAIL = 150, 400  # lines at both ends, read whatever they say
