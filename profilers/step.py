@@ -36,6 +36,7 @@ from .pauses import Pauses
 from .phases import Mark, Phases, now
 from .places import places
 from .root_hooks import RootHooks
+from .sampling.steps import publish
 from .shapes import shapes_of
 from .steps import Step, Steps
 
@@ -325,8 +326,9 @@ class StepClock:
             self._steps_from_history()  # the unit became known only now; the steps before it are past
             phases.take()
         else:
-            self.steps.append(Step(self._begin, t, phases.take(), skipped))
+            self.steps.append(step := Step(self._begin, t, phases.take(), skipped))
             self.count += 1
+            publish(self.count, step.wall, step.phases)
         if self._device is not None:
             self._device.end((self._begin, t))
         self._begin = t

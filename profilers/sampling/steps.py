@@ -6,6 +6,7 @@ one comparison. The training thread is the lane's only writer; a forked child lo
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -54,7 +55,8 @@ def _ask(now: float) -> None:
     global _reserved, _asked
     torch, _asked = sys.modules.get("torch"), now
     if torch is not None and torch.cuda.is_initialized():
-        _reserved = float(torch.cuda.memory_reserved())
+        with contextlib.suppress(RuntimeError):  # a device-side assert is the user's to see, and not here
+            _reserved = float(torch.cuda.memory_reserved())
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.ledger import PHASES
 from mlsys_studio.profilers.sampling import places, steps
 from mlsys_studio.profilers.sampling.records import GPU, HOST, STEP
 from mlsys_studio.profilers.sampling.ring import SLOTS, Ring, RingError
@@ -137,6 +138,30 @@ def test_steps_are_published_with_their_phases(ring: Ring):
     found = dict(zip(STEP, values, strict=True))
     assert (found["number"], found["wall"], found["data"], found["backward"]) == (7, 900, 100, 800)
     assert found["forward"] == 0 and found["loss"] == 2.5
+
+
+def test_the_step_clock_publishes_what_it_keeps(ring: Ring):
+    """Witness: the steps the clock itself hands out."""
+    torch = pytest.importorskip("torch")
+    from mlsys_studio.profilers.step import StepClock
+
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    steps.attach(ring.writer(ring.steps))
+    try:
+        with StepClock() as clock:
+            for _ in range(12):
+                optimizer.zero_grad()
+                model(torch.ones(2, 4)).sum().backward()
+                optimizer.step()
+    finally:
+        steps.attach(None)
+    rows = [dict(zip(STEP, values, strict=True)) for _, values in ring.read(ring.steps)]
+    assert [row["number"] for row in rows] == list(range(1, 13))
+    for row, step in zip(rows, clock.steps, strict=True):
+        assert row["wall"] == step.wall
+        assert all(row[phase] == step.phases.get(phase, 0) for phase in PHASES)
+    assert rows[-1]["backward"] > 0
 
 
 def test_a_forked_child_publishes_nothing(ring: Ring):
