@@ -38,5 +38,6 @@ NAMES = (
     "plan",
     "data",
     "io",
+    "monitor",
     "doctor",
 )
