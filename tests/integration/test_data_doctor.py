@@ -74,13 +74,15 @@ class Timed(Dataset):
         total = 0
         for i in range(self.additions):
             total += i
-        added, began = time.thread_time() - began, time.perf_counter()
+        asleep = time.perf_counter()
         time.sleep(self.sleep)
-        slept = time.perf_counter() - began
-        for value, more in ((self.slept, slept), (self.added, added), (self.calls, 1)):
+        slept, sample = time.perf_counter() - asleep, torch.zeros(8)
+        for value, more in ((self.slept, slept), (self.calls, 1)):
             with value.get_lock():
                 value.value += more
-        return torch.zeros(8)
+        with self.added.get_lock():
+            self.added.value += time.thread_time() - began  # all of this call but these two lines
+        return sample
 
 
 @linux
@@ -94,7 +96,7 @@ def test_sleep_is_blocked_and_arithmetic_is_cpu(workers):
     cpu = sum(ns for each in parts for (_, how), ns in each.items() if how == "cpu") / len(parts) / 4 / 1e9
     queued = sum(ns for each in parts for (_, how), ns in each.items() if how == "queued") / len(parts) / 4 / 1e9
     asleep = sum(ns for each in parts for (_, how), ns in each.items() if how == "sleep") / len(parts) / 4 / 1e9
-    assert cpu == pytest.approx(data.added.value / calls, rel=0.25, abs=0.0005)
+    assert cpu == pytest.approx(data.added.value / calls, rel=0.3, abs=0.001)
     assert asleep <= data.slept.value / calls * 1.1
     assert asleep + queued >= 0.8 * data.slept.value / calls
     assert asleep >= 0.7 * 0.004
