@@ -85,6 +85,7 @@ class Timed(Dataset):
         return sample
 
 
+@pytest.mark.slow  # needs a machine on which little else runs
 @linux
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sleep_is_blocked_and_arithmetic_is_cpu(workers):
@@ -102,6 +103,7 @@ def test_sleep_is_blocked_and_arithmetic_is_cpu(workers):
     assert asleep >= 0.7 * 0.004
 
 
+@pytest.mark.slow  # needs a machine on which little else runs
 @linux
 @pytest.mark.parametrize(
     ("fault", "name"),
