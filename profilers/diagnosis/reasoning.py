@@ -21,7 +21,8 @@ MOST_EVIDENCE, MOST_LINKS, MOST_ALTERNATIVES = 6, 12, 3
 LEFTOVERS = "resources were left behind"  # by a run that ended, well or not
 LONGEST_TEXT = 500  # letters of a line in the answer
 
-# How sure each strength is: measured on the half of the development texts that no rule was written from.
+# How sure each strength is: set by what its tier means, not fitted; tests/benchmarks/diagnosis_accuracy.py shows by bin
+# how often it was right.
 _CONFIDENCE = ((3.0, 0.9), (2.0, 0.75), (1.0, 0.5), (0.0, 0.45))
 
 
