@@ -47,12 +47,18 @@ export function fromJson(data: any): IProfile {
     title: text(found.title),
     evidence: text(found.evidence),
     advice: text(found.advice),
-    predicted: found.predicted === null ? null : number(found.predicted),
+    predicted: measured(found.predicted),
     remedy: null,
     applied: false,
     trials: data.trials
       .filter((trial: { finding: string }) => trial.finding === found.key)
-      .map((trial: IFinding['trials'][0]) => ({ ...trial, measured: number(trial.measured), low: number(trial.low), high: number(trial.high), reason: text(trial.reason) }))
+      .map((trial: IFinding['trials'][0]) => ({
+        kept: Boolean(trial.kept),
+        measured: measured(trial.measured),
+        low: measured(trial.low),
+        high: measured(trial.high),
+        reason: text(trial.reason)
+      }))
   }));
   const excluded = Object.values(steps.excluded as Record<string, number[]>).reduce((sum, group) => sum + group.length, 0);
   return {
@@ -79,6 +85,10 @@ function number(value: unknown): number {
     throw new NoProfile('This profile has a text where a number should be; save it again.');
   }
   return value;
+}
+
+function measured(value: unknown): number | null {
+  return value === null ? null : number(value);
 }
 
 const extension: IRenderMime.IExtension = {

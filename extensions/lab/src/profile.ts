@@ -2,7 +2,7 @@
 
 import { h } from './dom';
 import { colour } from './palette';
-import { ICause, IFinding, IProfile } from './protocol';
+import { ICause, IFinding, IProfile, ITrial } from './protocol';
 import { duration, percent, three } from './units';
 
 const LEGEND = 8; // causes by name; the others are on the bar, and in its description
@@ -45,13 +45,21 @@ function ledger(causes: ICause[]): HTMLElement[] {
   return [bar, legend];
 }
 
+/** A measured ratio is never said without its bounds. */
+function measured({ measured, low, high }: ITrial): string {
+  if (measured === null || low === null || high === null) {
+    return 'not measured';
+  }
+  return `measured ${three(measured)}× (${three(low)} to ${three(high)})`;
+}
+
 function finding(found: IFinding, actions: Actions): HTMLElement {
   const predicted = found.predicted === null ? 'no prediction' : `predicted ${three(found.predicted)}×`;
   const trials = found.trials.map(trial =>
     h(
       'p',
       { class: 'mlsys-trial', title: trial.reason },
-      `${predicted}, measured ${three(trial.measured)}× (${three(trial.low)} to ${three(trial.high)}), ${trial.kept ? 'kept' : 'not kept'}`
+      `${predicted}, ${measured(trial)}, ${trial.kept ? 'kept' : 'not kept'}`
     )
   );
   return h(

@@ -39,10 +39,11 @@ export interface INow extends IHead {
   error: string | null;
 }
 
+/** The measured ratio and its bounds are null where a trial began and could not be finished; `reason` says why. */
 export interface ITrial {
-  measured: number;
-  low: number;
-  high: number;
+  measured: number | null;
+  low: number | null;
+  high: number | null;
   kept: boolean;
   reason: string;
 }
