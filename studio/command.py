@@ -16,22 +16,26 @@ from .running import run, to_json
 
 def main(words: Sequence[str] | None = None) -> int:
     try:
-        request = parse(sys.argv[1:] if words is None else words, "mlsys")
-        code = _perform(request)
+        code = _answer(sys.argv[1:] if words is None else words)
         sys.stdout.flush()
         return code
-    except HelpAsked as text:
-        print(text)
-        return 0
-    except UsageError as error:
-        print(f"mlsys: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("mlsys: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `mlsys doctor | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _answer(words: Sequence[str]) -> int:
+    try:
+        return _perform(parse(words, "mlsys"))
+    except HelpAsked as text:
+        print(text)
+        return 0
+    except UsageError as error:
+        print(f"mlsys: {error}", file=sys.stderr)
+        return 2
 
 
 def _perform(request: Request) -> int:

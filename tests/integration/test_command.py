@@ -141,3 +141,14 @@ def test_fix_and_report_say_where_they_work(folder):
     for words, says in ((["fix", "1"], "in a notebook|there"), (["report", "x.html"], "--saved base.json")):
         done = mlsys(folder, *words)
         assert done.returncode == 2 and any(s in done.stderr for s in says.split("|"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["transformer", "llama-3-8b"]])
+def test_a_reader_that_has_left_is_no_error(words: list[str]):
+    """As in `mlsys --help | head -0`. Python alone would say BrokenPipeError, twice."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mlsys_studio.studio.command", *words]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, "")
