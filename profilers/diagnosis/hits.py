@@ -16,22 +16,25 @@ from .rules import Cause, Rules, Signal
 from .tracebacks import Kind, exception_of
 
 NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is looked for
-STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.5}
+STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.6, "echo": 0.5}
+LEAST = STRENGTH["echo"]  # below it, a hit says nothing
 _FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
 _LONGEST_TRACEBACK = 60  # lines
 _NUMBERS = str.maketrans("", "", "0123456789.")
 _ECHOES = ("likely", "hint", "consequence")  # what a line that only reports another's failure does not count for
+_LOOKUPS = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError")  # control flow, where caught
+_HANDLING = "During handling of the above exception"
 _PLAIN, _SOFT = 1.0, 2.0  # what is taken off for a line without a word of failure, and for a warning
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
 
 _FAILURE_WORDS = re.compile(
     r"error|fail|exception|fatal|abort|cannot|can.t|could ?n.t|could not|unable|traceback|kill|denied|refused|timed? ?out|timeout"
-    r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
+    r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|fault|bus error|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
     r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit",
     re.IGNORECASE,
 )
 _LOUD = re.compile(
-    r"NVRM|Xid|NCCL WARN|oom.?kill|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):"
+    r"NVRM|Xid|NCCL WARN|oom.?kill|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
 )
 
 
@@ -58,7 +61,14 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
     found: list[Hit] = []
     consequences: list[Consequence] = []
     silent: set[str] = set()
+    ignored: set[tuple[str, int | None]] = set()  # who is about to print an exception of a finalizer
     for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
+        who = (line.source, line.rank)
+        if "Exception ignored in" in line.text:
+            ignored.add(who)
+        elif kind == "exception" and who in ignored:
+            ignored.remove(who)
+            continue
         if kind in ("frame", "source", "noise", "header"):
             continue
         # Metrics fill a log with one line in other numbers: where it said nothing once, it says nothing again.
@@ -73,6 +83,10 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         if events:
             consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
         its = [(signal, named) for signal, named in matched if not (events and signal.tier in _ECHOES)]
+        if exception and exception[0] in _LOOKUPS and _replaced(lines, index):
+            its = [(signal, named) for signal, named in its if signal.tier == "certain"]
+            if not its:
+                continue
         found_here = _judged(lines, index, its, exception, rules) if its else []
         if exception and not events and not found_here:
             cause = rules.cause("code_error", "invalid_argument")
@@ -81,6 +95,11 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             found_here += _of_frames(lines, kinds, index, rules)
         found += found_here
     return found, consequences
+
+
+def _replaced(lines: Sequence[Line], index: int) -> bool:
+    """Did its handler raise another in its place, which says what the failed look-up means?"""
+    return any(line.text.startswith(_HANDLING) for line in lines[index + 1 : index + 4])
 
 
 def _matched(text: str, rules: Rules) -> list[tuple[Signal, int]]:
@@ -119,7 +138,7 @@ def _judged(
         if signal.near_pattern and not signal.near_pattern.search(_near(lines, index)):
             continue
         strength = STRENGTH[signal.tier]
-        if signal.tier != "symptom":
+        if signal.tier not in ("symptom", "echo"):
             strength += _RAISED if loud and not soft else 0
             strength -= _SOFT if soft else _PLAIN if not loud and not failing else 0
         specific = named + 10 * bool(signal.near)

@@ -2,7 +2,7 @@
 
 Understood: torchrun (`[rank3]:`, `[default3]:`, `[3]:`), c10d (`[E814 17:27:59.4 file.cpp:607]`), srun -l (`3: `), Ray and
 vLLM (`(VllmWorker rank=0 pid=226)`), SGLang (`[2025-05-19 08:01:31 TP0]`), Python's logging, loguru, syslog and dmesg,
-NCCL (`host:pid:tid [dev] NCCL`), pdsh and DeepSpeed (`node-7: `), pytest (`E   `), boxes of rich, quotes of mails.
+NCCL (`host:pid:tid [dev] NCCL`), kubectl, the container runtime's files and docker compose, pdsh and DeepSpeed (`node-7: `), pytest (`E   `), boxes of rich, quotes of mails.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ _PREFIXES = tuple(
     for pattern in (
         r"[\s>│|]*\[(?:rank|default|RANK|Rank) ?(?P<rank>\d+)\]:?\s*",
         r"\[(?P<rank>\d{1,4})\]:\s?",
-        r"(?P<rank>\d{1,4}): (?=\S|\s+File)",
+        r" {0,3}(?P<rank>\d{1,4}): (?=\S|\s+File)",
+        r"\[pod/(?P<host>[^\]/\s]+)[^\]\s]*\] ?",
+        r"(?:stdout|stderr) [FP] ?",
+        r"[a-z][\w.-]*[-_]\d+ +\| ?",
+        r"\[[\w.]+\](?=\[(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\])",
         r"\((?P<who>[A-Za-z_]\w*(?: [\w.]+)?)(?P<more>(?:[ ,]+[\w-]+=[^\s,)]+)+)\)\s?",
         rf"\[?{_DATE}[T ]{_TIME}{_ZONE}(?P<tag>(?: [A-Z]{{2,3}}\d+)*)\]?[:,]?\s?",
         rf"(?P<level>[EWIF])?\[?(?P<M>\d\d)-?(?P<D>\d\d) {_TIME}\]?:?\s?",
-        rf"\[(?P<level>[EWIF])(?P<M>\d\d?)(?P<D>\d\d) {_TIME} (?P<file>[\w./]+:\d+)\]\s?",
+        rf"\s*\[(?P<level>[EWIF])(?P<M>\d\d?)(?P<D>\d\d) {_TIME} (?P<file>[\w./]+:\d+)\]\s?",
         rf"(?P<level>[EWIF])(?P<M>\d\d)(?P<D>\d\d) {_TIME} +\d+ (?P<file>[\w./]+:\d+)\]\s?",
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<D>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?=\w+(?:\[\d+\])?:)",
         rf"\[?{_TIME}\]?\s+",

@@ -20,17 +20,19 @@ Course = Literal["nan_gradients", "loss_divergence", "loss_spike", "loss_scale_c
 _NUMBER = r"(?:[-+]?(?:nan|inf(?:inity)?)\b|[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)"
 _METRIC = re.compile(
     rf"(?P<key>loss[_ ]?scale|scale|loss|norm|perplexity|ppl|nan iterations)['\"]?\*{{0,2}}\s?"
-    rf"(?:[:=|]| is | at step \d+ ?[:=])\s{{0,4}}['\"]?(?:tensor\()?(?P<value>{_NUMBER})",
+    rf"(?:(?:[:=|]| is | at step \d+ ?[:=])\s{{0,4}}['\"]?(?:tensor\()?|(?<=\s)(?=[-+]?(?:\d+\.\d|\d+e|nan\b|inf\b)))(?P<value>{_NUMBER})",
     re.IGNORECASE,
 )
 _OVERFLOW = re.compile(
     r"(?:Attempted loss scale|loss scaler? ?\d? ?reducing|reducing loss scale)\D*([\d.]+)?", re.IGNORECASE
 )
 _ITERATION = re.compile(r"\b(?:iteration|step|iter)\W{1,4}(\d+)", re.IGNORECASE)
+_GAP = re.compile(r"^\W*\d+ (?:more )?lines? (?:omitted|skipped|elided|truncated|removed|not shown)")
 _EVALUATION = re.compile(r"\b(?:eval|val|valid|validation|test|dev)\w*[ /_.-]?\w*$", re.IGNORECASE)  # before a metric
 _LONGEST_KEY = 24  # letters
 LATE = 1000  # steps, after which the loss scale has been found
 SPIKE, DIVERGED, EXPLODED = 1.8, 2.0, 50.0  # times the median before, the least before, the median norm before
+RAN_AWAY = 1000.0  # times the least before, at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
     """{"loss" | "norm" | "scale": points in order}, of training only, of the rank that printed most."""
     found: dict[str, list[Point]] = {"loss": [], "norm": [], "scale": [], "skipped": [], "overflow": [], "at": []}
     for line in lines:
+        if "lines " in line.text and _GAP.match(line.text):  # the course before it does not go on after it
+            found = {key: [] for key in found}
         if "loss" not in (lower := line.text[:1000].lower()) and "norm" not in lower and "scale" not in lower:
             continue
         if overflow := _OVERFLOW.search(line.text):
@@ -148,6 +152,10 @@ def _spike(losses: Sequence[Point], norms: Sequence[Point]) -> Finding | None:
 
 def _divergence(losses: Sequence[Point]) -> Finding | None:
     values = [point.value for point in losses]
+    if len(values) >= 2 and values[-1] > RAN_AWAY * max(min(values), 1.0):
+        at = next(i for i, value in enumerate(values) if value > RAN_AWAY * max(min(values[: i + 1]), 1.0))
+        says = f"the loss rose from {min(values):.3g} to {values[-1]:.3g}"
+        return Finding("loss_divergence", losses[at].line, says, True)
     if len(values) < 4:
         return None
     low = min(range(len(values)), key=values.__getitem__)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..traces.sources import Source
 from .lines import Line, parse
-from .origin import origin
+from .origin import attributed, origin
 
 # What failures say, in as few texts as possible: each costs a pass over the file. In large ones only the common are
 # looked for: what the others find seldom stands alone there, and the ends are read whatever they say.
@@ -135,8 +135,7 @@ def _take(read: Input, blocks: Iterable[bytes], name: str) -> None:
     chosen, skipped = _Selection(), 0
     for block in _whole_lines(blocks):
         skipped += chosen.feed(block)
-    for number, raw in chosen.lines():
-        read.lines.append(parse(raw, number, name, rank, host))
+    read.lines += attributed(parse(raw, number, name, rank, host) for number, raw in chosen.lines())
     if skipped:
         what = f"{name}: " if name else ""
         read.notes.append(f"{what}{skipped} suspicious lines beyond the first {MOST_LINES} were not read")

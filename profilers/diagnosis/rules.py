@@ -10,6 +10,7 @@ One TOML file a category in `data/`; a user's own file has the same form:
     likely = ['tape mount timed out']       # most often this
     hint = ['tape']                         # compatible; decides only where nothing better is known
     symptom = ['waiting for volume']        # what others show when this happens; gives way to any other cause
+    echo = ['volume closed by peer']        # another's end, as its neighbours see it; gives way to symptoms too
     frames = ['in mount_tape']              # in the traceback of an exception that says little itself
     fix = [["Home the arm.", "tapectl home"]]
     check = [["tapectl status", "the arm's position"]]
@@ -32,8 +33,8 @@ from ..errors import UsageError
 from .bounded import refused, search
 from .literals import required_literals
 
-Tier = Literal["certain", "likely", "hint", "symptom", "frames", "consequence"]
-TIERS: tuple[Tier, ...] = ("certain", "likely", "hint", "symptom", "frames")  # of a cause
+Tier = Literal["certain", "likely", "hint", "symptom", "echo", "frames", "consequence"]
+TIERS: tuple[Tier, ...] = ("certain", "likely", "hint", "symptom", "echo", "frames")  # of a cause
 DATA = Path(__file__).with_name("data")
 LONGEST_PATTERN = 2000  # characters
 _GRAM = 3  # letters by which a line finds the patterns that may match it

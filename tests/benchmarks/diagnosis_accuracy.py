@@ -36,6 +36,8 @@ class Answer:
     said: str | None
     said_cause: str | None
     confidence: float
+    rank: int | None  # of the first cause, where the text is of several ranks
+    said_rank: int | None
 
     @property
     def right(self) -> bool:
@@ -54,7 +56,10 @@ def answers(path: Path) -> list[Answer]:
         row = json.loads(line)
         d = diagnose(row["text"] + "\n")
         label, hard = row.get("label_confidence") or "", row.get("hard") or ""
-        found.append(Answer(row["id"], row["category"], row["cause"], label, hard, d.category, d.cause, d.confidence))
+        rank = row.get("rank") if (row.get("ranks") or 1) > 1 else None
+        said_rank = d.evidence[0].rank if d.evidence else None
+        told = (d.category, d.cause, d.confidence)
+        found.append(Answer(row["id"], row["category"], row["cause"], label, hard, *told, rank, said_rank))
     return found
 
 
@@ -91,6 +96,7 @@ def report(found: Sequence[Answer]) -> None:
     print("cause")
     share("over all failures", failing, lambda a: a.right and a.said_cause == a.cause)
     share("where the category is right", [a for a in failing if a.right], lambda a: a.said_cause == a.cause)
+    share("rank of the first cause", [a for a in found if a.rank is not None], lambda a: a.said_rank == a.rank)
     print("by category")
     for category in sorted({a.category for a in found}):
         share(category, [a for a in found if a.category == category])

@@ -71,7 +71,6 @@ OSError: [Errno 24] Too many open files: '/data/shard-0012.tar'
 RuntimeError: DataLoader worker (pid(s) 9123, 9124) exited unexpectedly
 OSError: [Errno 116] Stale file handle
 OSError: [Errno 5] Input/output error: '/mnt/nfs/data.bin'
-OSError: [Errno 30] Read-only file system: '/workspace/out'
 nvme nvme0: I/O 117 QID 4 timeout, aborting
 EXT4-fs error (device sda1): ext4_find_entry:1455: inode #2: comm python: reading directory lblock 0
 sqlite3.OperationalError: database is locked
@@ -130,7 +129,6 @@ torch.distributed.DistBackendError: [3] is setting up NCCL communicator and retr
 RuntimeError: CUDA error: invalid device ordinal
 ncclInvalidUsage: This usually reflects invalid usage of NCCL library. Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1000
 RuntimeError: Distributed package doesn't have NCCL built in
-ValueError: Error initializing torch.distributed using env:// rendezvous: environment variable RANK expected, but not set
 torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:1970, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5
 ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!
 ValueError: The number of required GPUs exceeds the total number of available GPUs in the placement group.
@@ -293,6 +291,8 @@ train.py: error: argument --dtype: invalid choice: 'bf61' (choose from 'bf16', '
 ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).
 AssertionError: Check batch related parameters. train_batch_size is not equal to micro_batch_per_gpu * gradient_acc_step * world_size 16 != 2 * 1 * 4
 PermissionError: [Errno 13] Permission denied: '/data/out'
+OSError: [Errno 30] Read-only file system: '/workspace/out'
+ValueError: Error initializing torch.distributed using env:// rendezvous: environment variable RANK expected, but not set
 huggingface_hub.errors.GatedRepoError: 403 Client Error. Cannot access gated repo for url https://huggingface.co/meta-llama/x
 huggingface_hub.errors.RepositoryNotFoundError: 401 Client Error. Repository Not Found for url
 botocore.exceptions.NoCredentialsError: Unable to locate credentials
