@@ -24,17 +24,25 @@ _NUMBERS = str.maketrans("", "", "0123456789.")
 _ECHOES = ("likely", "hint", "consequence")  # what a line that only reports another's failure does not count for
 _LOOKUPS = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError")  # control flow, where caught
 _HANDLING = "During handling of the above exception"
-_PLAIN, _SOFT = 1.0, 2.0  # what is taken off for a line without a word of failure, and for a warning
+_SOFT = 2.0  # what is taken off for a warning, and for a line without a word of failure
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
 
 _FAILURE_WORDS = re.compile(
     r"error|fail|exception|fatal|abort|cannot|can.t|could ?n.t|could not|unable|traceback|kill|denied|refused|timed? ?out|timeout"
-    r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|fault|bus error|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
+    r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|fault|bus error|throttl|slow(ed)?.?down|slow link|degrad|overheat|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
     r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit",
     re.IGNORECASE,
 )
+# An option with its help, a variable with its value: they name failures that have not happened. What an ended process
+# left (exit code, state, reason) has the same form.
+_SETTING = re.compile(
+    r"^\s*(?:-{1,2}\w[\w-]*(?:[ ,=]|$)|(?:export )?(?:[A-Z][A-Z0-9_]+=\S*\s*)+$"
+    r"|(?!.{0,40}(?:exit|reason|state|status|error|signal|exception|cause|message|result|traceback|event|what\(\)|killed|code|xid|slowdown|thermal))"
+    r"['\"]?[A-Za-z_][\w ./-]{0,40}['\"]?(?:\s*[:=]\s*(?:[\w.+*\"'-]{1,24}|[\[{(][\])}]?)(?:[,;]\s*[A-Za-z_][\w ./-]{0,40}(?=[:=])|[,;]?\s*$))+$)",
+    re.IGNORECASE,
+)
 _LOUD = re.compile(
-    r"NVRM|Xid|NCCL WARN|oom.?kill|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
+    r"NVRM|link status|^EXT4-fs|Xid(?!: 0 )|NCCL WARN|oom.?kill(?!\w*[ :=]+0\b)|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
 )
 
 
@@ -79,6 +87,8 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         if template and not matched:
             silent.add(template)
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
+        if matched and rules.planned.search(line.text):
+            continue
         exception = exception_of(line.text) if matched or kind == "exception" else None
         if events:
             consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
@@ -128,11 +138,15 @@ def _judged(
     loud = exception is not None or line.level == "error" or line.native or said
     if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
         return []
+    if not loud and _SETTING.match(line.text):
+        return []
     quiet = line.level in ("warning", "info", "debug") and exception is None and not line.native and not said
     failing = bool(_FAILURE_WORDS.search(line.text))
     if quiet and line.level == "info" and not failing:
         return []
-    soft = quiet or (not loud and bool(rules.handled.search(line.text)))
+    soft = quiet or (
+        not loud and (not failing or any(each.search(line.text) for each in (rules.handled, rules.instead)))
+    )
     best: dict[tuple[str, str], Hit] = {}
     for signal, named in matched:
         if signal.near_pattern and not signal.near_pattern.search(_near(lines, index)):
@@ -140,7 +154,7 @@ def _judged(
         strength = STRENGTH[signal.tier]
         if signal.tier not in ("symptom", "echo"):
             strength += _RAISED if loud and not soft else 0
-            strength -= _SOFT if soft else _PLAIN if not loud and not failing else 0
+            strength -= _SOFT if soft else 0
         specific = named + 10 * bool(signal.near)
         hit = Hit(line, index, signal.cause, strength, specific, soft, exception[0] if exception else "")
         key = (signal.cause.category, signal.cause.id)

@@ -42,7 +42,7 @@ _PREFIXES = tuple(
         rf"\[?{_TIME}\]?\s+",
         r"\[ *(?P<up>\d+\.\d{4,6})\]\s?",
         r"(?P<host>[\w.-]+):\d+:\d+ \[(?P<dev>\d+)\] (?=\S* ?NCCL|\w)",
-        r"\[?\b(?P<word>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|SUCCESS|warning|info|debug)\b\]?\s*(?:[:|-]+\s*)?",
+        r"\s{0,4}\[?\b(?P<word>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|SUCCESS|warning|info|debug)\b\]?\s*(?:[:|-]+\s*)?",
         r"\[[\w./<>-]+(?:\.py)?:\d+(?::\w+)?\]\s?",
         r"[\w./-]+\.py:\d+\]\s?",
         r"(?:stderr|stdout)\s*\|\s?",

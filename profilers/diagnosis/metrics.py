@@ -55,6 +55,8 @@ def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
     for line in lines:
         if "lines " in line.text and _GAP.match(line.text):  # the course before it does not go on after it
             found = {key: [] for key in found}
+        if line.text.lstrip().startswith("--"):  # an option with its help
+            continue
         if "loss" not in (lower := line.text[:1000].lower()) and "norm" not in lower and "scale" not in lower:
             continue
         if overflow := _OVERFLOW.search(line.text):

@@ -131,6 +131,8 @@ class Rules:
     finished: re.Pattern[str]
     handled: re.Pattern[str]
     benign: re.Pattern[str]
+    planned: re.Pattern[str]
+    instead: re.Pattern[str]
 
     def cause(self, category: str, id: str) -> Cause:
         return next(cause for cause in self.causes if (cause.category, cause.id) == (category, id))
@@ -158,7 +160,7 @@ def rules(extra: tuple[Path, ...] = ()) -> Rules:
         tuple(signal for signal in signals if signal.tier == "frames"),
         [],
         tuple(event["event"] for event in events),
-        *(_any(healthy[key]) for key in ("progress", "finished", "handled", "benign")),
+        *(_any(healthy[key]) for key in ("progress", "finished", "handled", "benign", "planned", "instead")),
     )
 
 

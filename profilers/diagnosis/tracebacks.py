@@ -24,7 +24,7 @@ _SOURCE = re.compile(
     r"|^\s{2,}(?:raise|return|assert|with|for|if|elif|else|try|except|import|from|yield|await|async|def|class|self\.|[\w.\[\], ]+ = )\b.*"
 )
 _EXCEPTION = re.compile(
-    r"^\s{0,3}\*{0,2}`{0,3}(?:\d+ )?(?P<type>(?:[A-Za-z_][\w]*\.)*(?:_?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Failed|Timeout|TimeoutExpired|Unavailable|Mismatch|Expired|NotFound|Unsupported|Warning|Iteration|Empty|Full|Closed|OutOfResources|Resources|Conflict|Violation|Divergence|Died)|(?:requests|huggingface_hub|urllib3|httpx|botocore|ray|torch|triton|jaxlib|tensorflow|pynvml|subprocess|queue|concurrent|google|grpc)\.[\w.]+))"
+    r"^\s{0,3}\*{0,2}`{0,3}(?:\d+ )?(?P<type>(?:[A-Za-z_][\w]*\.)*(?:_?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Failed|Timeout|TimeoutExpired|Unavailable|Mismatch|Expired|NotFound|Unsupported|Warning|Iteration|Empty|Full|Closed|OutOfResources|Resources|Conflict|Violation|Divergence|Died)|(?:requests|huggingface_hub|urllib3|httpx|botocore|ray|torch|triton|jaxlib|tensorflow|pynvml|subprocess|queue|concurrent|google|grpc)\.(?:\w+\.)*_?[A-Z]\w*))"
     r"(?:: ?(?P<message>.*)|\s*$)"
 )
 _NOISE = re.compile(

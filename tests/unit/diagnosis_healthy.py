@@ -1,4 +1,5 @@
-"""Runs in which nothing failed, as their programs print them: warnings, retries that worked, errors that were caught."""
+"""Runs in which nothing failed, as their programs print them: warnings, retries that worked, errors that were caught;
+and single lines that name a failure which has not happened."""
 
 HEALTHY = {
     "hugging face trainer": """
@@ -164,3 +165,118 @@ step 3 loss 3.8 step_time 39.12s
 2025-06-06 06:06:46 INFO step 503 loss 1.9
 """,
 }
+
+# Settings, options with their help, counts of zero, what was done instead, what is set up for the case of a failure.
+QUIET = r"""
+INFO 11-02 10:00:00 config.py:22] Chunked prefill is enabled with max_num_batched_tokens=8192.
+INFO 11-02 10:00:00 cuda.py:22] Using Flash Attention backend on V1 engine.
+Disabled flash attention: not supported on this model, using sdpa
+pip install -e . && python train.py --resume checkpoint
+# to reproduce: pip install transformers==4.45 && huggingface-cli login
+timeout: 600
+nccl_timeout: 1800
+dist_timeout_sec: 3600, watchdog_timeout: 600
+sha256: 9f86d081884c7d659a2feaa0c55ad015
+md5 of the archive: d41d8cd98f00b204e9800998ecf8427e
+checkpoint: /data/ckpt/step_1000
+hf_token: ***
+  --timeout TIMEOUT     seconds until a request is cancelled (default: 600)
+  --ignore-errors       skip samples that cannot be decoded
+usage: train.py [-h] [--lr LR] [--resume PATH]
+  --nan-policy {raise,skip}  what to do when the loss is nan
+optional arguments:
+Loading extension module fused_adam...
+Building extension module fused_adam...
+ninja: no work to do.
+Time to load fused_adam op: 0.07 seconds
+Using /root/.cache/torch_extensions/py311_cu124 as PyTorch extensions root...
+Detected CUDA files, patching ldflags
+[INFO] [real_accelerator.py:222:get_accelerator] Setting ds_accelerator to cuda (auto detect)
+ [WARNING]  async_io requires the dev libaio .so object and headers but these were not found.
+ [WARNING]  async_io: please install the libaio-dev package with apt
+ [WARNING]  If libaio is already installed (perhaps from source), try setting the CFLAGS and LDFLAGS environment variables to where it can be found.
+ [WARNING]  sparse_attn requires a torch version >= 1.5 and < 2.0 but detected 2.4
+No ROCm runtime is found, using ROCM_HOME='/opt/rocm'
+Xid: 0 events since boot
+GPU 0: ECC errors: 0 volatile, 0 aggregate
+temperature 64 C, throttle reasons: none
+slurm_job_id 123, preemption: requeue
+--requeue is set; --signal=USR1@300
+job time limit: 24:00:00
+memory limit: 512G, oom_kill 0
+memory.events: low 0 high 0 max 0 oom 0 oom_kill 0
+loss_scale: dynamic, min_loss_scale: 1, hysteresis: 2
+trust_remote_code: True
+rope_scaling: None
+max_model_len: 32768
+chat_template: null
+max_position_embeddings: 131072
+gradient_checkpointing: true
+num_workers: 8, pin_memory: true, persistent_workers: true
+drop_last: True
+no samples dropped
+0 samples filtered out of 10000
+found 0 duplicates
+skipping checkpoint: no previous checkpoint
+No checkpoint found, training from scratch
+Could not find checkpoint latest; starting from scratch
+Downloading shards: 100%
+Some weights of the model were not used
+quantization: None, kv_cache_dtype: auto
+spike_detection: enabled, threshold 3.0
+preempted requests: 0, swapped: 0
+Avg prompt throughput: 0.0 tokens/s, Running: 0 reqs, Waiting: 0 reqs, GPU KV cache usage: 0.0%
+error rate 0.02, wer 0.12, cer 0.04
+validation error: 0.123
+test error 3.4%
+mean absolute error: 0.5
+Dropout(p=0.1, inplace=True)
+CrossEntropyLoss(ignore_index=-100)
+KeyboardInterrupt is handled by saving a checkpoint
+checkpoint every 600 s, also on SIGTERM
+registered handler for SIGTERM and SIGUSR1
+install_signal_handlers: true
+fault_tolerance: {max_restarts: 3, hang_detection: true}
+--deadlock-timeout 300
+[rank0]: using device cuda:0, world_size 8, MASTER_ADDR=node-0 MASTER_PORT=29500
+NCCL_ASYNC_ERROR_HANDLING=1 NCCL_IB_DISABLE=0 TORCH_NCCL_BLOCKING_WAIT=0
+NCCL_TIMEOUT=1800 NCCL_DEBUG=WARN
+RANK=0 WORLD_SIZE=8 LOCAL_RANK=0
+/dev/shm size: 64G
+ulimit -l unlimited
+ulimit -n 1048576
+export LD_LIBRARY_PATH=/usr/local/cuda/lib64
+export CUDA_HOME=/usr/local/cuda
+export TORCH_CUDA_ARCH_LIST=9.0
+torch.compile: enabled, backend inductor, dynamic False
+torch.export not used
+fused kernels: libdevice found
+Using @triton kernels for rmsnorm
+JITFunction cache: 24 entries
+Stopping at step 1000 as max_steps reached
+dataset collapsed to 4 domains
+gradient clipping at 1.0
+learning rate too high is guarded by warmup
+lower the learning rate by 10 at step 3000
+diverged: False
+unused parameters: 0
+missing keys: []
+unexpected keys: []
+<All keys matched successfully>
+missing_keys=[], unexpected_keys=[]
+deprecated: use --foo instead
+restart policy: Never
+node selector: gpu=h100, maintenance window: Sunday
+spot: false, on-demand: true
+eviction policy: lru
+restricted to 4 workers
+legacy format: false
+private repo: false
+delimiter: ','
+skip malformed rows: true
+decord version 0.6.0
+using torchcodec for video
+AVAILABLE BACKENDS: gloo nccl
+singular values: 12.0 8.0 1.2
+")+3; b=src.index("
+"""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from diagnosis_healthy import HEALTHY
+from diagnosis_healthy import HEALTHY, QUIET
 from diagnosis_messages import MESSAGES
 
 from mlsys_studio import UsageError, diagnose
@@ -30,6 +30,15 @@ def test_nothing_failed_in_a_healthy_run(run: str):
     assert (found.category, found.cause) == ("healthy", None)
 
 
+def test_a_line_that_names_a_failure_reports_none():
+    """Each alone, and each within a run."""
+    quiet = QUIET.strip("\n").split("\n")
+    steps = "".join(f"step {n} loss {3 - n / 100:.3f}\n" for n in range(5))
+    told = {line for line in quiet if diagnose(line + "\n").category != "healthy"}
+    told |= {line for line in quiet if diagnose(f"{steps}{line}\nstep 5 loss 2.9\n").category != "healthy"}
+    assert not told
+
+
 RANK_3_FIRST = """\
 2025-03-01 10:12:13 [rank0]:[E301 10:12:13.100 ProcessGroupNCCL.cpp:632] [Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, OpType=ALLREDUCE)
 2025-03-01 10:12:13 [rank1]:[E301 10:12:13.200 ProcessGroupNCCL.cpp:632] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, OpType=ALLREDUCE)
@@ -48,6 +57,66 @@ def test_the_first_cause_is_told_before_what_followed():
     assert (found.category, found.evidence[0].rank, found.evidence[0].line) == ("gpu_oom", 3, 6)
     assert (first.role, first.rank, first.time) == ("cause", 3, "2025-03-01 10:02:11")
     assert then and {link.role for link in then} == {"consequence"}
+
+
+BOOM = """\
+Traceback (most recent call last):
+  File "train.py", line 7, in <module>
+    main()
+  File "train.py", line 3, in main
+    x = layer(y)
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+"""
+STEPS = "".join(f"step {n} | loss {3 - n / 100:.3f}\n" for n in range(6))
+# What a launcher or a container runtime puts before each line, and the rank or host it names.
+PREFIXES = {
+    "": (None, None),
+    " 3: ": (3, None),
+    "[pod/train-worker-0/pytorch] ": (None, "train-worker-0"),
+    "2026-03-01T03:14:45.000101118Z stderr F ": (None, None),
+    "trainer-1  | ": (None, None),
+    "[rank5]: ": (5, None),
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_hides_no_traceback(prefix: str):
+    found = diagnose("".join(f"{prefix}{line}\n" for line in (STEPS + BOOM).splitlines()))
+    assert found.category == "gpu_oom"
+    assert (found.evidence[0].rank, found.evidence[0].host, found.evidence[0].line) == (*PREFIXES[prefix], 12)
+
+
+def test_what_was_dealt_with_gives_way_to_what_ended_the_run():
+    caught = "WARNING: probing\n" + BOOM.replace("<module>", "probe") + "INFO fits on the second attempt\n"
+    refused = "[W socket.cpp:697] [c10d] The client socket has failed to connect to [node-0]:29500 (errno: 111 - Connection refused).\n"
+    ends = "OSError: [Errno 28] No space left on device: '/out'\n"
+    assert diagnose(caught + STEPS + ends).category == "storage_io"
+    assert diagnose(refused + STEPS + ends).category == "storage_io"
+    assert diagnose(caught + STEPS).category == "healthy"
+
+
+def test_bars_drawn_after_an_uncaught_exception_are_no_progress():
+    bars = "".join(f" {n}%|#  | {n}/100 [00:0{n}<01:00, 3.1it/s]\n" for n in range(1, 6))
+    assert diagnose(STEPS + BOOM + bars).category == "gpu_oom"
+
+
+def test_a_traceback_without_its_end_is_undecided():
+    found = diagnose(STEPS + "\n".join(BOOM.splitlines()[:-1]) + "\n")
+    assert found.category is None and found.checks
+
+
+def test_a_finalizer_and_a_replaced_look_up_are_no_causes():
+    finalizer = "Exception ignored in: <function Run.__del__ at 0x7f>\nTraceback (most recent call last):\n  File \"a.py\", line 3, in __del__\nAttributeError: 'Run' object has no attribute 'end'\n"
+    assert diagnose(BOOM + finalizer).category == "gpu_oom"
+    replaced = "Traceback (most recent call last):\n  File \"a.py\", line 3, in get\nKeyError: 'zstd'\n\nDuring handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"a.py\", line 5, in <module>\nModuleNotFoundError: No module named 'zstandard'\n"
+    assert diagnose(replaced).category == "missing_dependency"
+
+
+def test_ranks_of_joined_files_and_of_the_launchers_table():
+    joined = "==> rank1.log <==\n" + STEPS + "\n==> rank0.log <==\n" + STEPS + BOOM
+    assert diagnose(joined).evidence[0].rank == 0
+    table = "train.py FAILED\n[0]:\n  time      : 2026-01-01_00:00:00\n  rank      : 6 (local_rank: 2)\n  exitcode  : -11 (pid: 12)\n"
+    assert diagnose(table).evidence[0].rank == 6
 
 
 def test_words_in_quoted_source_did_not_happen():
