@@ -64,7 +64,7 @@ class Take:
         self.start = clock.record()
 
     def finish(self, clock: StepClock) -> Any:
-        """Returns torch's own result, for who needs more than `events`; nobody may keep it."""
+        """Returns torch's own result, for who needs more than `events`; it is large."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.end = now() if self.device == "cuda" else clock.steps[-1].end if clock.steps else now()
@@ -73,6 +73,7 @@ class Take:
         self._annotations.end()
         with without_announcements():
             self.profiler.__exit__(None, None, None)
+        self._annotations.unwatch()
         self._quiet.close()
         self.on = False
         self.marks, self.batches = tuple(clock.marks), tuple(b for _, b in clock.batches)
@@ -97,12 +98,13 @@ class Take:
             with contextlib.suppress(Exception), without_announcements():
                 torch.autograd._disable_profiler()  # pyright: ignore[reportPrivateImportUsage]
         torch.autograd.profiler._run_on_profiler_stop()
+        self._annotations.unwatch()
         self._quiet.close()
         self.on = False
 
 
 class Annotations:
-    """Those that begin on this thread from `watch` to `end`; `end` may be interrupted, and called again."""
+    """Those that begin on this thread from `watch` to `unwatch`; all but `watch` may be called again and again."""
 
     def __init__(self) -> None:
         self._begun: list[record_function] = []
@@ -123,12 +125,14 @@ class Annotations:
         self._place.__enter__ = noted
 
     def end(self) -> None:
-        if self._place.__enter__ is self._noted:
-            self._place.__enter__ = self._enter
         for annotation in reversed(self._begun):
             if annotation.record is not None:
                 self._place.__exit__(annotation, None, None, None)
         self._begun.clear()
+
+    def unwatch(self) -> None:
+        if self._place.__enter__ is self._noted:
+            self._place.__enter__ = self._enter
 
 
 def prepared() -> bool:
