@@ -44,7 +44,9 @@ class Device:
     notes: tuple[str, ...] = ()
     matmul_flops: Mapping[str, float] = field(default_factory=dict)  # best matmul published, FLOP/s; of few devices
     multiprocessors: int | None = None
-    attention_flops: Mapping[str, float] = field(default_factory=dict)  # {"forward", "backward"}: flash attention's best
+    attention_flops: Mapping[str, float] = field(
+        default_factory=dict
+    )  # {"forward", "backward"}: flash attention's best
 
     def with_ceilings(self, ceilings: Ceilings) -> Device:
         """The same device, with what was measured on it."""

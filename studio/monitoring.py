@@ -97,9 +97,9 @@ class Look(Shown):
         began = self.times[0]
         for name, title, unit in (("cpu", "CPU", 1.0), ("memory", "Memory", 2**30)):
             points = [
-                (round(t - began, 1), host[name] / unit)
+                (round(t - began, 1), value / unit)
                 for t, host in zip(self.times, self.hosts, strict=True)
-                if host[name] is not None
+                if (value := host[name]) is not None
             ]
             limit = self.hosts[-1][f"{name}_limit"]
             if len(points) > 2:

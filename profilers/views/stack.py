@@ -59,7 +59,7 @@ class Stack:
         before = self.points[0][1]
         bars = []
         for found in inside:
-            bars.append(max([before, *found] if not found else found, key=sum))
+            bars.append(max(found or [before], key=sum))
             before = found[-1] if found else before
         return bars
 

@@ -126,12 +126,14 @@ def test_a_planted_fault_is_named(fault, name):
 
 
 @linux
+@pytest.mark.slow  # needs a machine on which little else runs
 def test_counted_arithmetic_names_its_transform():
     with planted(Pipeline(step=0.001, workers=0, arithmetic=200_000), 0) as (loader, step):
         report = examined(loader, step)
     assert "CPU: transform Arithmetic" in [cause.name for cause in report.causes[:2]]
 
 
+@pytest.mark.slow  # needs a machine on which little else runs
 def test_a_step_that_takes_its_time_is_healthy():
     """A step of a quarter second has time for any sample: nothing is worth 5 %."""
     with planted(Pipeline(step=0.25, batch=1), 0) as (loader, step):

@@ -68,6 +68,7 @@ def test_tuning_moves_nothing_on(generator: bool = True):
     assert len(psutil.Process().children()) <= len(before) + 1  # multiprocessing's own tracker
 
 
+@pytest.mark.slow  # a race is decided by time
 def test_what_waits_gets_workers():
     """Sleeping 60 ms a batch beside a step of 5: workers wait side by side, on any machine."""
     with planted(Pipeline(workers=0, batch=2, slow=0.03, step=0.005), 0) as (loader, step):
@@ -79,6 +80,7 @@ def test_what_waits_gets_workers():
     assert json.loads(tuned.to_json())["changed"] is True
 
 
+@pytest.mark.slow  # a race is decided by time
 def test_a_loader_that_is_good_is_left_alone():
     """A step of 40 ms and nothing to load: no setting can be 3 % faster."""
     loader = DataLoader(Numbers(), batch_size=1, num_workers=1)

@@ -22,7 +22,7 @@ setuptools = pytest.importorskip("setuptools")
 
 ROOT = Path(mlsys_studio.__file__).resolve().parent
 SHIPPED = ("kernels", "magics", "notebooks", "profilers", "studio")
-SUFFIXES = {".py", ".json", ".ipynb"}
+SUFFIXES = {".py", ".json", ".toml", ".ipynb"}
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,9 @@ def test_the_wheel_holds_everything_and_nothing_else(wheel: Path):
         f"mlsys_studio/{file.relative_to(ROOT)}"
         for folder in SHIPPED
         for file in (ROOT / folder).rglob("*")
-        if file.suffix in SUFFIXES and not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
+        if file.suffix in SUFFIXES
+        and file.name != "ruff.toml"
+        and not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
     }
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())

@@ -45,7 +45,11 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_one_of_them_late(tmp_path):
-    """Rank 1 sleeps 60 ms before five collectives, and is named. Witness: each rank's stopwatch around its collectives."""
+    """Rank 1 sleeps 60 ms before five collectives, and is named.
+
+    Witness: the sleeps from below; from above each rank's stopwatch around its collectives, which on a busy machine also
+    holds what Python and the profiler took.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen([sys.executable, "-c", RANKS, str(r), str(tmp_path)], env=environment, text=True,
@@ -56,7 +60,8 @@ def test_two_ranks_one_of_them_late(tmp_path):
     report = explain_traces([tmp_path / f"rank{r}.json" for r in range(2)])
     assert [t.rank for t in report.traces] == [0, 1]
     for trace, waited in zip(report.traces, stopwatch, strict=True):
-        assert trace.exposed_ns == pytest.approx(waited, rel=0.1, abs=10e6)
+        assert trace.exposed_ns <= waited + 1e6
+    assert report.traces[0].exposed_ns > 0.9 * 5 * 60e6
     worst = report.stragglers[0]
     assert (worst.rank, worst.of) == (1, 6)
     assert 0.9 * 5 * 60e6 < worst.waited_ns < stopwatch[0]

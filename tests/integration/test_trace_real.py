@@ -104,7 +104,9 @@ def as_hta(trace: Trace, include_last: bool) -> Trace:
     if (start % 1000).any():
         start, end = -(-start // 1000) * 1000, end // 1000 * 1000
     end = np.maximum(start, end)
-    columns = {k: getattr(trace, k)[kept] for k in ("name", "kind", "lane", "correlation", "external", "message", "call")}
+    columns = {
+        k: getattr(trace, k)[kept] for k in ("name", "kind", "lane", "correlation", "external", "message", "call")
+    }
     return replace(trace, start=start[kept], end=end[kept], **columns)
 
 

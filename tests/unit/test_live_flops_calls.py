@@ -221,7 +221,7 @@ def test_experts_in_a_loop_are_refused_with_what_to_type():
 @pytest.mark.parametrize(
     ("model", "inputs", "says"),
     [
-        (lambda x: x, ((1, 2),), "this is a function"),
+        (lambda x: x, ((1, 2),), "was given a function"),
         (nn.Linear(2, 2), (), "give inputs for Linear"),
         (nn.Linear(2, 2), ((-1, 2),), "negative size"),
         (nn.LazyLinear(2), ((1, 2),), "run a lazy one once"),

@@ -63,7 +63,7 @@ def test_llama_3s_layout_is_among_the_ten_best():
 def test_llama_3s_three_runs_are_off_by_one_factor(benchmark):
     """Table 4: 430, 400 and, with sequences of 131,072 tokens, 380 TFLOP/s; at a matmul's rate attention makes it 1.15."""
     off = [benchmark.llama_tflops(row) / row[-1] for row in benchmark.LLAMA]
-    assert 1 < min(off) and max(off) / min(off) < 1.04 and max(off) < 1.25
+    assert min(off) > 1 and max(off) / min(off) < 1.04 and max(off) < 1.25
 
 
 IMPOSSIBLE = [  # model, GPU, GPUs, layout, and the least bytes a parameter of what is not sharded further
