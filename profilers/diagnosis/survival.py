@@ -1,0 +1,70 @@
+"""Did work go on, or end well, after what looked like a failure? Or is the text cut off before it says?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .case import STEPS, Reading
+from .hits import LEAST, Hit
+from .rules import Rules
+
+LEFTOVERS = "resources were left behind"  # by a run that ended, well or not
+_ENDED = re.compile(
+    r"^\S+: error: |^error: |can't open file|Fatal Python error|^Segmentation fault|^Bus error|^Killed|^KeyboardInterrupt"
+)
+_LONGEST_TRACEBACK = 300  # lines
+_ANY_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:: |$)")
+
+
+def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
+    """Did work go on, or end well, after the last thing that looked like a failure? Or was it over before?"""
+    real = [hit for hit in reading.hits if not hit.soft and hit.strength >= LEAST]
+    last = max((hit.index for hit in real), default=-1)
+    if reading.note:  # the metrics were judged by their whole course
+        return False
+    if ranked and ranked[0].cause.id == "user_cancelled":
+        return any(rules.finished.search(line.text) for line in reading.lines[: ranked[0].index])
+    ends = [event.index for event in reading.consequences if event.event != LEFTOVERS]
+    over = max([last, *ends])
+    if over < 0:
+        return True
+    who = reading.lines[over]
+    rest = zip(reading.lines[over + 1 :], reading.kinds[over + 1 :], strict=True)
+    after = [line.text for line, kind in rest if (line.source, line.rank) == (who.source, who.rank) and kind == "log"]
+    if any(rules.finished.search(text) for text in after):
+        return True
+    if over > last or _uncaught(reading, last):
+        return False
+    progress = sum(bool(rules.progress.search(text)) for text in after)
+    handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
+    return progress >= STEPS or (handled and progress >= 1)
+
+
+def _uncaught(reading: Reading, index: int) -> bool:
+    """Did the interpreter print it while it ended? Its tracebacks begin with the module, those of a handler with the
+    function that has the handler."""
+    line = reading.lines[index]
+    if _ENDED.search(line.text):
+        return True
+    top = ""
+    for i in range(index - 1, max(-1, index - _LONGEST_TRACEBACK), -1):
+        if (reading.lines[i].source, reading.lines[i].rank) != (line.source, line.rank):
+            continue
+        if reading.kinds[i] == "header":
+            return "in <module>" in top and not reading.lines[max(0, i - 1)].level
+        if reading.kinds[i] == "frame":
+            top = reading.lines[i].text
+    return "in <module>" in top  # the header is not in the text
+
+
+def cut_off(reading: Reading) -> bool:
+    """Is there a traceback whose exception is not in the text?"""
+    open_: set[tuple[str, int | None]] = set()
+    for line, kind in zip(reading.lines, reading.kinds, strict=True):
+        who = (line.source, line.rank)
+        if kind == "header":
+            open_.add(who)
+        elif kind == "exception" or _ANY_EXCEPTION.match(line.text):
+            open_.discard(who)
+    return bool(open_)
