@@ -18,9 +18,10 @@ from .lines import Line, parse
 from .origin import attributed, origin
 
 # What failures say, in as few texts as possible: each costs a pass over the file. In large ones only the common are
-# looked for: what the others find seldom stands alone there, and the ends are read whatever they say.
-COMMON = (b"rror", b"raceback", b"ailed", b"nan", b"of memory")
-STEMS = (*COMMON, b"RROR", b"illed", b" WARN ", b"imeo", b"NVRM", b"ception")
+# looked for: what the others find seldom stands alone there (nearly every traceback ends with an ...Error), and the ends
+# are read whatever they say.
+COMMON = (b"rror", b"ailed", b"nan", b"of memory")
+STEMS = (*COMMON, b"raceback", b"RROR", b"illed", b" WARN ", b"imeo", b"NVRM", b"ception")
 LARGE = 4 << 20  # bytes
 METRIC = b"loss"
 BEFORE, AFTER = 40, 12  # lines around a hit
