@@ -1,5 +1,5 @@
 # make demo            the quickstart, headless; writes reports/quickstart.html
-# make test            every test of the foundation; `make lint` is a part of it
+# make test            every test but the slow and the browser ones; `make lint` is a part of it
 # make lab             JupyterLab with the panel, on the quickstart
 # make lint            ruff and pyright
 # make soak            the exhaustive tests, such as 2,000 spoiled traces
@@ -43,8 +43,8 @@ help:
 demo: $(READY)
 	@$(PY) -m mlsys_studio.studio.demo
 
-test: $(TESTS_READY) $(LAB_READY)
-	@$(PY) -m pytest tests -m "not gpu and not slow"
+test: $(TESTS_READY)
+	@$(PY) -m pytest tests -m "not gpu and not slow" --ignore tests/browser
 
 lab: $(READY) $(LAB_READY)
 	@$(VENV)/bin/jupyter lab $(AS_ROOT) notebooks/00_quickstart.ipynb
