@@ -82,13 +82,20 @@ class Lab:
         self.page.keyboard.press("Control+Enter")
 
     def until_run(self, index: int, count: int | None = None) -> None:
-        """Its prompt says a number: it has ended."""
+        """Its prompt says a number: it has ended.
+
+        JupyterLab 4.6 can drop what is run while its kernel still starts, also without our panel: the prompt is then
+        empty again, and a user would run the cell again.
+        """
         prompt = self.cell(index).locator(".jp-InputPrompt").first
         limit = time.monotonic() + 240
         while time.monotonic() < limit:
             said = prompt.inner_text().strip("[]: \n")
             if said.isdigit() and (count is None or int(said) == count):
                 return
+            if not said:
+                self.run(index)
+                self.page.wait_for_timeout(1000)
             time.sleep(0.05)
         raise AssertionError(f"cell {index} did not end: {prompt.inner_text()!r}")
 
