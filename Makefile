@@ -1,5 +1,5 @@
 # make demo            the quickstart, headless; writes reports/quickstart.html
-# make test            every test but the slow and the browser ones; `make lint` is a part of it
+# make test            all but slow and browser tests; `make lint` is in it
 # make lab             JupyterLab with the panel, on the quickstart
 # make lint            ruff and pyright
 # make soak            the exhaustive tests, such as 2,000 spoiled traces
