@@ -92,6 +92,8 @@ def _silence() -> Iterator[None]:
         from IPython.utils.capture import capture_output
 
         with capture_output():
+            # ipykernel calls it for every message, those of a subshell too, and IPython's capturing publisher lacks it.
+            ipython.get_ipython().display_pub.set_parent = lambda _: None
             yield
     else:
         silent = io.StringIO()
