@@ -12,6 +12,7 @@ const OWN = 'mlsys-studio:subshell:';
 const NOTED = 'mlsys-studio:subshells';
 const STALE_MS = 10 * 60_000;
 const PATIENCE_MS = 5_000;
+const RESEND_MS = 10_000;
 
 /** Why there is no line. */
 export class NoLink extends Error {
@@ -54,22 +55,26 @@ export class Link {
     private readonly _id: string
   ) {}
 
-  /** The value of a Python expression; null where the line went dead. Only one may be on its way. */
+  /**
+   * The value of a Python expression; null where the line went dead. Only one may be on its way.
+   *
+   * A kernel can lose a question: ipykernel 7 drops every message that comes while a cell runs under `%%capture`, since
+   * IPython's capturing publisher lacks `set_parent`. So one without an answer is asked again, after ever longer waits:
+   * a kernel that is only held up by a long C call will answer them all.
+   */
   async ask(code: string): Promise<Answer | null> {
     note(this.kernel.id, this._id);
-    const future = this._side.requestExecute({
-      code: '',
-      silent: true,
-      store_history: false,
-      allow_stdin: true, // the kernel has one answer for all its shells, and a cell that runs may ask for input
-      stop_on_error: false,
-      user_expressions: { it: code }
-    });
-    let reply: KernelMessage.IExecuteReplyMsg;
-    try {
-      reply = await future.done;
-    } catch {
-      return null; // the kernel restarted or died meanwhile
+    let reply: KernelMessage.IExecuteReplyMsg | null = null;
+    for (let patience = RESEND_MS; reply === null; patience *= 2) {
+      const future = this._send(code);
+      try {
+        reply = await within(future.done, patience, null);
+      } catch {
+        return null; // the kernel restarted or died meanwhile
+      }
+      if (reply === null) {
+        future.dispose();
+      }
     }
     if (reply.content.status !== 'ok') {
       return null; // aborted, or the subshell is gone
@@ -82,6 +87,17 @@ export class Link {
       return null;
     }
     return it.status === 'ok' ? { ok: true, data: it.data } : { ok: false, name: it.ename, text: it.evalue };
+  }
+
+  private _send(code: string): Kernel.IShellFuture<KernelMessage.IExecuteRequestMsg, KernelMessage.IExecuteReplyMsg> {
+    return this._side.requestExecute({
+      code: '',
+      silent: true,
+      store_history: false,
+      allow_stdin: true, // the kernel has one answer for all its shells, and a cell that runs may ask for input
+      stop_on_error: false,
+      user_expressions: { it: code }
+    });
   }
 
   /** Of a kernel that lives, the subshell goes too; that of one which restarted went with it. */
