@@ -490,9 +490,10 @@ def test_a_raising_cell_leaves_no_clock_behind(notebook):
 def test_workers_of_a_run_end_with_it(notebook):
     import multiprocessing
 
+    others = set(multiprocessing.active_children())  # such as those of a loader that an earlier test's notebook keeps
     notebook.run("loader = DataLoader(data, batch_size=8, num_workers=1)")
     run_steps(notebook.cell(LOOP), notebook.subjects(), warm=2, steps=4)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_modules_keep_their_python_counters(notebook):
