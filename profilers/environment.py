@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .ceilings import cache_folder
 from .compiling import Toolchain, toolchain
+from .pseudo_files import text
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # the only environment variables ever read or stored
 PACKAGES = ("torch", "triton", "numpy", "ipython", "ipykernel", "jupyterlab")
@@ -228,7 +229,4 @@ def _bracketed(file: Path) -> str | None:
 
 
 def _text(file: Path) -> str | None:
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return None
+    return text(file).strip() or None

@@ -5,10 +5,10 @@ The numbers of operators and lines are counted, in a step just before; the bytes
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .pseudo_files import text
 from .views.units import size
 
 # Resident bytes a profiler event takes until its take is thrown away: measured over 60,000 and 97,000 events (torch
@@ -56,16 +56,10 @@ def allow(forecast: Forecast, without: str) -> None:
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes this process may still take: the kernel's estimate, or less where its control group has less."""
     free = [2**62]
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in text(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             free.append(int(line.split()[1]) * 1024)
-    limit, used = (_text(root / "sys/fs/cgroup" / name).strip() for name in ("memory.max", "memory.current"))
+    limit, used = (text(root / "sys/fs/cgroup" / name).strip() for name in ("memory.max", "memory.current"))
     if limit.isdigit() and used.isdigit():
         free.append(max(0, int(limit) - int(used)))
     return min(free)
-
-
-def _text(file: Path) -> str:
-    with suppress(OSError):
-        return file.read_text()
-    return ""

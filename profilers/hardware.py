@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .errors import UsageError
+from .pseudo_files import text
 
 if TYPE_CHECKING:
     from .ceilings import Ceilings
@@ -172,7 +173,7 @@ def _peaks_from_environment() -> dict[str, float]:
 
 
 def _cpu_model() -> str:
-    for line in _text("/proc/cpuinfo").splitlines():
+    for line in text(Path("/proc/cpuinfo")).splitlines():
         if line.startswith(("model name", "Hardware", "cpu model")):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "CPU"
@@ -189,12 +190,4 @@ def _host_memory() -> int:
 
 
 def _first_line(path: str) -> str:
-    return next(iter(_text(path).splitlines()), "").strip()
-
-
-def _text(path: str) -> str:
-    """A pseudo file's text; empty where this system has none."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+    return next(iter(text(Path(path)).splitlines()), "").strip()

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..pseudo_files import text
+
 FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO: the inode of the host's process namespace, in every Linux
 
 
@@ -35,7 +37,7 @@ def in_first_namespace(root: Path = Path("/")) -> bool:
 
 def _inside(number: int, root: Path) -> int | None:
     """The id that a process of the host has in its own namespace; None of one that we do not see from outside."""
-    for line in _lines(root / f"proc/{number}/status"):
+    for line in text(root / f"proc/{number}/status").splitlines():
         if line.startswith("NSpid:"):
             outer, *inner = map(int, line.split()[1:])
             return inner[-1] if outer == number and inner else None
@@ -43,11 +45,4 @@ def _inside(number: int, root: Path) -> int | None:
 
 
 def _group(number: int, root: Path) -> str:
-    return "\n".join(_lines(root / f"proc/{number}/cgroup"))
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
+    return text(root / f"proc/{number}/cgroup")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..pseudo_files import text
 from .limits import Limits
 from .records import UNKNOWN
 
@@ -106,15 +107,15 @@ def children(process: int, root: Path = Path("/")) -> Iterable[int]:
     except OSError:
         return
     for thread in threads:
-        yield from map(int, _text(tasks / thread / "children").split())
+        yield from map(int, text(tasks / thread / "children").split())
 
 
 def usage(process: int, root: Path = Path("/")) -> Usage | None:
     """Of one process; None once it is gone. Reads and writes of another user's process are 0: they cannot be read."""
-    words = _text(root / f"proc/{process}/stat").rpartition(")")[2].split()
+    words = text(root / f"proc/{process}/stat").rpartition(")")[2].split()
     if len(words) < 22:
         return None
-    moved = dict(line.split(": ") for line in _text(root / f"proc/{process}/io").splitlines() if ": " in line)
+    moved = dict(line.split(": ") for line in text(root / f"proc/{process}/io").splitlines() if ": " in line)
     return Usage(
         cpu=(int(words[11]) + int(words[12])) / TICK,
         resident=int(words[21]) * PAGE,
@@ -127,7 +128,7 @@ def usage(process: int, root: Path = Path("/")) -> Usage | None:
 
 def network(root: Path = Path("/")) -> tuple[float | None, float | None]:
     """Bytes received and sent by all interfaces but loopback."""
-    rows = [line.partition(":") for line in _text(root / "proc/net/dev").splitlines()[2:]]
+    rows = [line.partition(":") for line in text(root / "proc/net/dev").splitlines()[2:]]
     counters = [words.split() for name, _, words in rows if name.strip() != "lo"]
     if not rows:
         return None, None
@@ -137,7 +138,7 @@ def network(root: Path = Path("/")) -> tuple[float | None, float | None]:
 def pressure(resource: str, root: Path = Path("/")) -> float:
     """Percent of the last 10 s in which some task waited for it: the container's own, else the machine's."""
     for file in (root / f"sys/fs/cgroup/{resource}.pressure", root / f"proc/pressure/{resource}"):
-        for word in _text(file).split():
+        for word in text(file).split():
             if word.startswith("avg10="):
                 return float(word[6:])
     return UNKNOWN
@@ -149,10 +150,3 @@ def _growth(now: Usage, before: Usage) -> Usage:
 
 def _known(value: float | None) -> float:
     return UNKNOWN if value is None else value
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..environment import memory_total
+from ..pseudo_files import text
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Limits:
         if folder is not None:
             used = number(self._root / "sys/fs/cgroup/cpuacct" / folder.relative_to(self._root / "sys/fs/cgroup/cpu") / "cpuacct.usage")  # fmt: skip
             return None if used is None else used / 1e9
-        words = _text(self._root / "proc/stat").partition("\n")[0].split()
+        words = text(self._root / "proc/stat").partition("\n")[0].split()
         busy = [int(words[i]) for i in (1, 2, 3, 6, 7, 8)] if len(words) > 8 else []
         return sum(busy) / os.sysconf("SC_CLK_TCK") if busy else None
 
@@ -87,7 +88,7 @@ class Limits:
 
 def _groups(root: Path) -> dict[str, str]:
     """{controller: path}; of version 2 the controller is ""."""
-    rows = (line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines())
+    rows = (line.split(":", 2) for line in text(root / "proc/self/cgroup").splitlines())
     return {name: row[2] for row in rows if len(row) == 3 for name in row[1].split(",")}
 
 
@@ -109,16 +110,16 @@ def _bytes(file: Path) -> float | None:
 
 
 def _cores(file: Path) -> float | None:
-    words = _text(file).split()
+    words = text(file).split()
     if len(words) == 1 and file.name == "cpu.cfs_quota_us":
-        words.append(_text(file.with_name("cpu.cfs_period_us")))
+        words.append(text(file.with_name("cpu.cfs_period_us")))
     if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit() or not int(words[1]):
         return None
     return int(words[0]) / int(words[1])
 
 
 def _machine_memory(root: Path) -> float | None:
-    rows = {name: words.split()[0] for name, _, words in (r.partition(":") for r in _text(root / "proc/meminfo").splitlines()) if words}  # fmt: skip
+    rows = {name: words.split()[0] for name, _, words in (r.partition(":") for r in text(root / "proc/meminfo").splitlines()) if words}  # fmt: skip
     if not {"MemTotal", "MemAvailable"} <= rows.keys():
         return None
     return 1024.0 * (int(rows["MemTotal"]) - int(rows["MemAvailable"]))
@@ -126,18 +127,11 @@ def _machine_memory(root: Path) -> float | None:
 
 def number(file: Path) -> float | None:
     """The one number in a file."""
-    text = _text(file).strip()
-    return float(text) if text.isdigit() else None
+    stated = text(file).strip()
+    return float(stated) if stated.isdigit() else None
 
 
 def _keyed(file: Path) -> dict[str, float]:
     """A file of "name number" lines."""
-    rows = (line.split() for line in _text(file).splitlines())
+    rows = (line.split() for line in text(file).splitlines())
     return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except OSError:
-        return ""
