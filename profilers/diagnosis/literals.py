@@ -6,6 +6,8 @@ pattern is then tried on every line.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 SHORTEST = 3
 _CLASSES = "wdsbWDSBAZ"  # escapes that stand for no letter of their own
 
@@ -65,34 +67,31 @@ def _of_sequence(pattern: str) -> tuple[str, ...]:
 
 
 def _split(pattern: str, mark: str) -> list[str]:
-    parts, depth, start, i = [], 0, 0, 0
-    while i < len(pattern):
-        if pattern[i] == "\\":
-            i += 1
-        elif pattern[i] == "[":
-            i = _class_end(pattern, i)
-        elif pattern[i] in "()":
-            depth += 1 if pattern[i] == "(" else -1
-        elif pattern[i] == mark and depth == 0:
+    parts, start = [], 0
+    for i, depth in _bare(pattern, 0):
+        if pattern[i] == mark and depth == 0:
             parts.append(pattern[start:i])
             start = i + 1
-        i += 1
     return [*parts, pattern[start:]]
 
 
 def _closing(pattern: str, i: int) -> int:
+    """Where the group that opens at `i` ends."""
+    return next((at for at, depth in _bare(pattern, i) if pattern[at] == ")" and depth == 0), len(pattern) - 1)
+
+
+def _bare(pattern: str, i: int) -> Iterator[tuple[int, int]]:
+    """(place, open groups after it) of every letter from `i` on that is neither escaped nor in a class."""
     depth = 0
     while i < len(pattern):
         if pattern[i] == "\\":
             i += 1
         elif pattern[i] == "[":
             i = _class_end(pattern, i)
-        elif pattern[i] in "()":
-            depth += 1 if pattern[i] == "(" else -1
-            if depth == 0:
-                return i
+        else:
+            depth += {"(": 1, ")": -1}.get(pattern[i], 0)
+            yield i, depth
         i += 1
-    return len(pattern) - 1
 
 
 def _class_end(pattern: str, i: int) -> int:
