@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..forecast import free_memory
+
 SHARE = 0.5  # of what is free: the training needs memory too
 
 
@@ -19,18 +21,13 @@ class Room:
     memory: int | None
 
     @classmethod
-    def now(cls, shm: Path = Path("/dev/shm"), meminfo: Path = Path("/proc/meminfo")) -> Room:
+    def now(cls, shm: Path = Path("/dev/shm")) -> Room:
         try:
             disk = os.statvfs(shm)
             free: int | None = disk.f_bavail * disk.f_frsize
         except OSError:
             free = None
-        try:
-            fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-            memory: int | None = int(fields["MemAvailable"].split()[0]) * 1024
-        except (OSError, KeyError, ValueError):
-            memory = None
-        return cls(free, memory)
+        return cls(free, free_memory())
 
     def refusal(self, workers: int, prefetch: int, batch: int, worker: int) -> str:
         """Why so many workers do not fit, or "". batch: bytes of one; worker: of one process, its own pages only."""
