@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -118,12 +119,29 @@ def end_all() -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """The whole session: with a process namespace, its first process takes all others with it."""
+    """The whole session: with a process namespace, its first process takes all others with it.
+
+    A killed `unshare` is gone before the namespace it made; the kernel lets that one's first process go last.
+    """
+    firsts = []
     if process.poll() is None:
+        firsts = _watch_children(process.pid)
         process.kill()
         process.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    for first in firsts:
+        select.select([first], [], [], 10)
+        os.close(first)
+
+
+def _watch_children(process: int) -> list[int]:
+    """File descriptors that can be read once a child has ended."""
+    watched = []
+    with suppress(OSError):  # a child, or the process, that ends while we look
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            watched.append(os.pidfd_open(int(child)))
+    return watched
 
 
 def _command(stage: Stage, values: Mapping[str, str], cgroup: Path | None) -> list[str]:

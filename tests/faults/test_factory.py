@@ -84,7 +84,7 @@ def test_a_text_that_does_not_show_its_cause_is_refused(corner: Path):
 
 
 def test_a_run_that_never_ends_is_ended_with_all_it_started(corner: Path):
-    """An orphan in a session of its own, a socket, shared memory and a file: only namespaces can find them all."""
+    """Orphans in sessions of their own, a socket, shared memory and a file: only namespaces can find them all."""
     if not stage.has("root"):
         pytest.skip("needs root: namespaces end what a run started")
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -95,7 +95,11 @@ open("/dev/shm/{corner.name}", "w").write("x")
 if os.fork() == 0:
     os.setsid()
     server = socket.create_server(("127.0.0.1", {port}))
-print("ready", flush=True)
+elif not all(os.fork() for _ in range(30)):  # they end one after the other, some after whoever started them
+    os.setsid()
+    memory = bytearray(20 << 20)
+else:
+    print("ready", flush=True)
 time.sleep(600)
 """
     outcome = stage.perform(script, Stage(seconds=6), {"script": "main.py"})
