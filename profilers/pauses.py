@@ -20,7 +20,7 @@ class Pauses:
         self._phases = phases
         self._undo = undo
         self._collecting_since = 0
-        self._knows_compiler = False
+        self.knows_compiler = False
 
     def watch(self) -> None:
         gc.callbacks.append(self._collecting)
@@ -38,9 +38,9 @@ class Pauses:
 
     def watch_compiler(self) -> None:
         """Ask dynamo for its compile times, once somebody has imported it (importing it ourselves takes seconds)."""
-        if self._knows_compiler or "torch._dynamo.callback" not in sys.modules:
+        if "torch._dynamo.callback" not in sys.modules:
             return
-        self._knows_compiler = True
+        self.knows_compiler = True
         handler = getattr(sys.modules["torch._dynamo.callback"], "callback_handler", None)
         if handler is None:
             return

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .living import Living
-from .phases import Phases
+from .phases import LONG, Phases, now
 from .roots import below, living_roots, owning, refuses
 
 # Phases charged whole (a model inside a dataset is not the loop's forward), and recomputation inside a checkpoint.
@@ -61,14 +61,18 @@ class RootHooks:
             return
         if self.begins is not None and "forward" not in self._around:
             self.begins()
-        phases.switch("forward")
+        phases.current = "forward"
+        phases.note((now(), "forward"))
 
     def _leave(self, _: nn.Module, __: object, ___: object) -> None:
         if is_dynamo_compiling():
             return
         phases = self._phases
         if self._around and get_ident() == phases.owner:
-            phases.switch(self._around.pop())
+            phases.current = before = self._around.pop()
+            phases.note((now(), before))
+            if len(phases.notes) > LONG:
+                phases.shorten()
 
     def _is_new(self, module: nn.Module) -> bool:
         """Its first call in this loop? Not if the model is a copy that kept our hook, nor inside a dataset."""

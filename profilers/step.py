@@ -33,10 +33,10 @@ from .errors import UsageError
 from .living import Living
 from .loop import Loop, fetching, parts
 from .pauses import Pauses
-from .phases import Mark, Phases, now
+from .phases import LONG, Mark, Phases, now
 from .places import places
 from .root_hooks import RootHooks
-from .sampling.steps import publish
+from .sampling import steps as published
 from .shapes import shapes_of
 from .steps import Step, Steps
 
@@ -91,7 +91,8 @@ class StepClock:
         except BaseException:
             self._restore()
             raise
-        self.started = self._begin = self._phases.last = now()
+        self.restart()
+        self.started = self._begin
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,14 +178,14 @@ class StepClock:
     def record(self) -> int:
         """Keep every mark and batch shape from now on; returns now."""
         self._phases.marks, self.batches = [], []
-        self._phases.recording = True
+        self._phases.record(True)
         self._models.begins = self._forward_begins
         self.optimizer_bytes = sum(p.numel() * p.element_size() for p in self.trained())
         self._look()
         return self._switch(self._phases.current)
 
     def stop_recording(self) -> None:
-        self._phases.recording = False
+        self._phases.record(False)
 
     # -- where every loop passes -------------------------------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class StepClock:
         return start
 
     def _fetching(self, call: Callable) -> Callable:
-        phases, models, boundary, switch = self._phases, self._models, self.boundary, self._switch
+        phases, models, boundary = self._phases, self._models, self.boundary
 
         @functools.wraps(call)
         def fetch(iterator: Any) -> Any:
@@ -212,15 +213,20 @@ class StepClock:
                 before = "other"
             if not boundary.optimizer_steps:
                 self._event("data")
-            switch("data")
+            phases.current = "data"
+            phases.note((now(), "data"))
             try:
                 batch = call(iterator)
             finally:
-                # Without a forward hook, what lies between a batch and its backward is forward, by difference.
-                switch("forward" if models.missing and before == "other" else before)
+                if before == "other" and models.missing:
+                    before = "forward"  # without a hook: what lies between a batch and its backward, by difference
+                phases.current = before
+                phases.note((now(), before))
             if phases.recording:
                 with contextlib.suppress(Exception):  # a batch of the user's own making
-                    self.batches.append((phases.last, shapes_of(batch)))
+                    self.batches.append((phases.notes[-1][0], shapes_of(batch)))
+            elif len(phases.notes) > LONG:
+                phases.shorten()
             return batch
 
         return fetch
@@ -233,18 +239,22 @@ class StepClock:
             self._models.begins = None  # nothing to learn from a forward until the next recording
 
     def _running_backward(self, call: Callable) -> Callable:
-        phases, models, boundary, switch = self._phases, self._models, self.boundary, self._switch
+        phases, models, boundary = self._phases, self._models, self.boundary
 
         @functools.wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
             before = phases.current
             if before == "backward" or get_ident() != phases.owner:
                 return call(*args, **kwargs)
-            began = switch("backward")
+            phases.current = "backward"
+            phases.note((began := now(), "backward"))
             try:
                 return call(*args, **kwargs)
             finally:
-                ended = switch("other" if models.missing and before == "forward" else before)
+                if before == "forward" and models.missing:
+                    before = "other"
+                phases.current = before
+                phases.note((ended := now(), before))
                 if phases.recording and creates_graph(*args, **kwargs):
                     self._higher_order.append((began, ended))
                 if not boundary.optimizer_steps:
@@ -268,7 +278,8 @@ class StepClock:
             self._optimizers.add(optimizer)
             self._models.own(optimizer, self.count)
         self._stepping.setdefault(who, phases.current)  # there already: its last step raised, and the loop went on
-        phases.switch("optimizer")
+        phases.current = "optimizer"
+        phases.note((now(), "optimizer"))
 
     def _after_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         phases = self._phases
@@ -280,7 +291,9 @@ class StepClock:
             return
         if self._stepping and before != "optimizer":
             self._stepping.clear()  # they raised inside this one
-        self._optimizer_stepped(optimizer, phases.switch(before))
+        phases.current = before
+        phases.note((t := now(), before))
+        self._optimizer_stepped(optimizer, t)
 
     def _scaling(self, call: Callable) -> Callable:
         """`GradScaler.step`: where it skips the optimizer, the step ends all the same."""
@@ -324,17 +337,18 @@ class StepClock:
             phases.current = "other"
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
-            phases.take()
+            phases.cut(t)
         else:
-            self.steps.append(step := Step(self._begin, t, phases.take(), skipped))
+            self.steps.append(step := Step(self._begin, t, phases.cut(t), skipped))
             self.count += 1
-            publish(self.count, step.wall, step.phases)
+            if published.watched():
+                published.publish(self.count, step.wall, step.phases)
         if self._device is not None:
             self._device.end((self._begin, t))
         self._begin = t
         if self.count <= self._young or self.boundary.changes != self._changes:
             self._look_around()
-        if "torch._dynamo.callback" in sys.modules:
+        if not self._pauses.knows_compiler and "torch._dynamo.callback" in sys.modules:
             self._pauses.watch_compiler()
         if self._on_step is not None or self._device is not None:
             self._tell()
@@ -357,10 +371,10 @@ class StepClock:
 
     def restart(self) -> None:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
-        self._phases.take()
         if self._device is not None:
             self._device.begin()
-        self._begin = self._phases.last = now()
+        self._begin = now()
+        self._phases.cut(self._begin)
 
     def _join_fragments(self) -> None:
         """The last steps turned out to be parts of one."""
@@ -393,7 +407,7 @@ class StepClock:
         times = [t for k, t in self._history if k == kind]
         for a, b in pairwise(times):
             self.boundary.unit = FALLBACKS[kind]
-            self.steps.append(Step(a, b, {"other": b - a}))
+            self.steps.append(Step(a, b, [(a, "other")]))
             self.count += 1
 
 

@@ -1,7 +1,7 @@
 """The steps of a training loop, published from its own thread into the second lane of the kernel's ring.
 
-`publish` is called once a step whether anybody watches or not, so it is short and takes no lock: without a ring it is
-one comparison. The training thread is the lane's only writer; a forked child loses the lane, for it would be a second.
+A step asks `watched` whether or not anybody watches, and `publish` takes no lock. The training thread is the lane's
+only writer; a forked child loses the lane, for it would be a second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def attach(writer: Writer | None) -> None:
     _writer = writer
 
 
-def attached() -> bool:
+def watched() -> bool:
     return _writer is not None
 
 

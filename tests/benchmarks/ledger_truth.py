@@ -22,7 +22,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 from heading import heading
-from workloads import Loss, steps
+from workloads import SLEEP, Loss, batch_of, steps
 
 from mlsys_studio.profilers.profile import Profile
 from mlsys_studio.profilers.recording import Recording
@@ -144,7 +144,7 @@ def judge(model: str, name: str, device: str, rounds: int, run: Runner) -> bool:
     if name == "bf16":
         passed &= prediction(profiles)
     if name == "sleep + save":
-        passed &= both(profiles, injected)
+        passed &= both(model, device, profiles, injected)
     return passed
 
 
@@ -155,11 +155,14 @@ def moves(profiles: Sequence[Profile]) -> str:
     return "(" + ", ".join(f"{c} {d:+.2f}" for c, d in moved.items() if abs(d) > 0.3) + ")"
 
 
-def both(profiles: Sequence[Profile], injected: float) -> bool:
-    """Two losses at once: each is found; together they are the whole."""
+def both(model: str, device: str, profiles: Sequence[Profile], injected: float) -> bool:
+    """Two losses at once: together they are the whole (judged before), and the one whose size is known is its own."""
     stall, check = (difference([entry(p, (cells,)) for p in profiles]) for cells in (STALL, CHECK))
-    passed = stall > 0.25 * injected and check > 0.1 * injected
-    print(f"     data stall {stall:.2f} + checkpoint {check:.2f} of {injected:.2f}: {'pass' if passed else 'FAIL'}")
+    planted = 1e3 * SLEEP * batch_of(model, device)
+    passed = planted <= stall <= planted * (1 + PREDICTION) and check > 0
+    print(
+        f"     data stall {stall:.2f} (slept {planted:.2f}) + checkpoint {check:.2f} of {injected:.2f}: {'pass' if passed else 'FAIL'}"
+    )
     return passed
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 FILES = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+SLEEP = 0.0015  # s a sample
 SINK = open(os.devnull, "w")  # noqa: SIM115  prints must go somewhere that costs what a print costs
 
 Loss = frozenset[str]
@@ -48,7 +49,7 @@ class Pictures(Bytes):
 
 def lose_in_dataset(losses: Loss) -> None:
     if "sleep" in losses:
-        time.sleep(0.0015)
+        time.sleep(SLEEP)
     if "transform" in losses:
         t = torch.randn(120, 120)
         for _ in range(6):
@@ -110,12 +111,15 @@ def model_of(which: str, device: str) -> nn.Module:
     return models[which]().to(device)
 
 
+def batch_of(which: str, device: str) -> int:
+    return {"gpt": 32 if device == "cuda" else 8, "cnn": 32, "lstm": 8}[which]
+
+
 def steps(which: str, losses: Loss, device: str = "cpu", group: object = None) -> Iterator[None]:
     """One training step each; `losses` are what it wastes, `group` an initialised process group to reduce over."""
     model = model_of(which, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    batch = {"gpt": 32 if device == "cuda" else 8, "cnn": 32, "lstm": 8}[which]
-    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses), batch_size=batch)
+    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses), batch_size=batch_of(which, device))
     tiny, other = torch.zeros(4, device=device), torch.randn(1 << 24, device=device) if "copies" in losses else None
     path = Path(tempfile.gettempdir()) / f"ledger_truth_{os.getpid()}.pt"
     flat = torch.zeros(2_000_000) if "all-reduce" in losses else None

@@ -172,7 +172,7 @@ def test_a_forked_child_publishes_nothing(ring: Ring):
             steps.publish(1, 1, {})
             os._exit(0)
         os.waitpid(child, 0)
-        assert steps.attached()
+        assert steps.watched()
     finally:
         steps.attach(None)
     assert ring.read(ring.steps) == []

@@ -284,9 +284,9 @@ def test_recomputation_counts_as_backward():
     with StepClock() as clock:
         train(Again(), batches=6)
     assert len(slept) == 12
-    for step in list(clock.steps)[1:]:  # one sleep in each, not two in one of them
-        assert step.phases["forward"] >= 5e6 and step.phases["backward"] >= 5e6
-        assert step.phases["forward"] < 10e6
+    steps = list(clock.steps)[1:]  # one sleep in each, not two in one of them
+    assert all(step.phases["forward"] >= 5e6 and step.phases["backward"] >= 5e6 for step in steps)
+    assert min(step.phases["forward"] for step in steps) < 10e6  # the shortest: a sleep may last longer
 
 
 def test_a_sleep_in_the_dataset_is_data_and_in_no_other_phase():
@@ -577,10 +577,10 @@ def test_a_model_pickled_in_the_block_works_and_reports_to_nobody(make):
 
     with StepClock() as clock:
         train(model, batches=3, between=between)
-        phases = dict(clock._phases.sums)
+        notes = list(clock._phases.notes)
         for copied in made:
             copied(torch.randn(2, 16))
-        assert dict(clock._phases.sums).get("forward", 0) == phases.get("forward", 0)
+        assert clock._phases.notes == notes
         assert list(clock.called()) == [model]
     for copied in made:
         assert torch.equal(copied(torch.ones(1, 16)).isfinite(), torch.ones(1, 4, dtype=torch.bool))
