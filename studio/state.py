@@ -2,19 +2,20 @@
 
 The panel evaluates one expression on a thread of its own while the user's code runs, so everything here only reads: it
 imports no torch, prints nothing, and looks only at modules that somebody else has loaded. The first look starts the
-sampler, and keeps IPython's callbacks off the panel's thread (`quiet`); there is no other side effect. A document is a dict; `Document` makes IPython send it as JSON instead of its repr.
+sampler, keeps IPython's callbacks off the panel's thread (`quiet`), and numbers an exception (`diagnosed`); there is no
+other side effect. A document is a dict; `Document` makes IPython send it as JSON instead of its repr.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from ..profilers.sampling.places import ring_of
 from ..profilers.sampling.records import GPU, HOST, STEP
 from ..profilers.sampling.ring import Lane, Ring, RingError
 from ..profilers.sampling.watching import watching
+from .diagnosed import newest
 from .quiet import hush
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def now(reader: str, hertz: float = 2.0, since: int = 0, step: int = 0) -> dict[
         "steps": _rows(ring, ring.steps, step, MOST_ROWS),
         "flops": None if session is None else _flops(session),
         "findings": None if session is None else _revision(session),
-        "error": None if (error := _error()) is None else f"{id(error):x}",
+        "trouble": None if (trouble := newest()) is None else trouble.number,
     }
 
 
@@ -126,20 +128,14 @@ def findings() -> dict[str, Any]:
 
 
 def diagnosis() -> dict[str, Any]:
-    """The exception that ended the last cell that failed, and whether there is a verb to explain it."""
-    error = _error()
-    if error is None:
-        return {"error": None}
-    known = find_spec(f"{__package__}.verbs.diagnose") is not None
-    return {
-        "error": {
-            "key": f"{id(error):x}",
-            "type": type(error).__name__,
-            "text": _text(error),
-            "line": _line(error),
-            "explained": known,
-        }
-    }
+    """What went wrong last: an exception nobody has explained yet, or what a diagnosis found, as `to_json` has it."""
+    trouble = newest()
+    if trouble is None:
+        return {"error": None, "found": None}
+    if not isinstance(trouble.what, BaseException):
+        return {"error": None, "found": _short_texts(json.loads(trouble.what.to_json()))}
+    error = trouble.what
+    return {"error": {"type": type(error).__name__, "text": _text(error), "line": _line(error)}, "found": None}
 
 
 def kernels(ids: list[str]) -> dict[str, Any]:
@@ -213,12 +209,6 @@ def _flops(session: Session) -> dict[str, Any] | None:
 # -- the last exception ------------------------------------------------------------------------------------------------
 
 
-def _error() -> BaseException | None:
-    """What IPython keeps of it. An interrupt is the user's own doing."""
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    return None if isinstance(error, KeyboardInterrupt) else error
-
-
 def _line(error: BaseException) -> int | None:
     """Of the user's cell: the first frame that IPython compiled."""
     trace = error.__traceback__
@@ -267,6 +257,15 @@ def _text(value: object) -> str:
     except Exception:  # noqa: BLE001  an exception of the user's own making
         return "(it cannot be shown)"
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _short_texts(value: Any) -> Any:
+    """Every text of a JSON value no longer than fits."""
+    if isinstance(value, dict):
+        return {key: _short_texts(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_short_texts(each) for each in value]
+    return _text(value) if isinstance(value, str) else value
 
 
 def _version() -> str:

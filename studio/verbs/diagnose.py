@@ -32,15 +32,19 @@ def diagnose(
     from ...profilers.diagnosis.checks import confirm
     from ...profilers.diagnosis.diagnose import diagnose as found_in
     from ...profilers.errors import UsageError
+    from ..diagnosed import remember
 
     if log is not None:
         found = found_in(_stdin() if log == "-" else Path(log), rule_files=rules)
-        return confirm(found) if check else found
-    if call.namespace is None:
-        raise UsageError("diagnose needs a log; type `mlsys diagnose FILE`, `mlsys diagnose FOLDER`, or - for stdin")
-    from ..diagnosing import explain_last
+        found = confirm(found) if check else found
+    elif call.namespace is not None:
+        from ..diagnosing import explain_last
 
-    return explain_last(call.namespace, rule_files=rules, check=check)
+        found = explain_last(call.namespace, rule_files=rules, check=check)
+    else:
+        raise UsageError("diagnose needs a log; type `mlsys diagnose FILE`, `mlsys diagnose FOLDER`, or - for stdin")
+    remember(found)
+    return found
 
 
 def _stdin() -> Iterator[bytes]:

@@ -38,26 +38,6 @@ def test_profile_a_cell_and_apply_a_fix(server, context):
     assert lab.errors == []
 
 
-def test_an_exception_is_told_and_can_be_dismissed(server, context):
-    lab = Lab(context, server).open(server.write("fails.ipynb", "def inner(x):\n    return 1 / x\n\ninner(0)", "1"))
-    lab.until_state("live")
-    assert not lab.panel.locator('[data-section="diagnosis"]').is_visible()
-    button = '[data-jp-item-name="mlsys-diagnose"]'
-    lab.cell(0).click()
-    assert not lab.cell(0).locator(button).first.is_visible()
-    lab.run(0)
-    section = lab.panel.locator('[data-section="diagnosis"]')
-    section.wait_for(state="visible")
-    assert "ZeroDivisionError in line" in section.inner_text() and "division by zero" in section.inner_text()
-    lab.cell(1).click()
-    lab.cell(0).click()
-    lab.cell(0).locator(button).first.wait_for(state="visible")
-    lab.screenshot(SCREENS, "exception")
-    section.get_by_role("button", name="Dismiss").click()
-    section.wait_for(state="hidden")
-    assert lab.errors == []
-
-
 @pytest.mark.slow
 def test_a_saved_profile_opens_as_a_document(server, context):
     from dataclasses import replace

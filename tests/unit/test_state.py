@@ -13,10 +13,14 @@ from types import SimpleNamespace
 import pytest
 from profiles import typical
 
+from mlsys_studio.profilers.diagnosis.diagnosis import Diagnosis, Evidence
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.profile import Finding, Trial
 from mlsys_studio.profilers.sampling.ring import Ring
-from mlsys_studio.studio import state
+from mlsys_studio.studio import diagnosed, state
+from mlsys_studio.studio.parsing import parse
+from mlsys_studio.studio.registry import Call
+from mlsys_studio.studio.running import run
 
 ALONE = """
 import contextlib, io, sys
@@ -118,12 +122,57 @@ class Unprintable(Exception):
         (ValueError("shapes (3, 4) and (5,)"), "ValueError", "shapes (3, 4) and (5,)"),
         (Unprintable(), "Unprintable", "(it cannot be shown)"),
         (KeyboardInterrupt(), None, None),
+        (UsageError("type this instead"), None, None),
     ],
 )
 def test_the_last_exception(monkeypatch, error, name, text):
+    monkeypatch.setattr(diagnosed, "_diagnosed", None)
     monkeypatch.setattr(sys, "last_exc", error, raising=False)
     found = content("diagnosis")["error"]
     assert found is None if name is None else (found["type"], found["text"]) == (name, text)
+
+
+def test_of_an_exception_and_a_diagnosis_the_newer_is_told(monkeypatch, tmp_path):
+    """Witness: the order of events here. Exceptions share an address where they can, as in a long-lived kernel."""
+    log = tmp_path / "<b>.log"
+    log.write_text("step 1 loss 2.0\ntorch.OutOfMemoryError: CUDA out of memory. " + "x" * 5000 + "\n")
+    monkeypatch.setattr(diagnosed, "_diagnosed", None)
+    monkeypatch.setattr(sys, "last_exc", None, raising=False)
+    ring = Ring.create(tmp_path / "1-2-3.ring", 0, {})
+    monkeypatch.setattr(state.watching, "ring", lambda *_: ring)
+    told, revisions = [], []
+
+    def look() -> None:
+        found = content("diagnosis")
+        told.append(found["error"]["type"] if found["error"] else found["found"] and found["found"]["category"])
+        revisions.append(content("now", reader="a")["trouble"])
+
+    look()
+    for error in (ValueError("a"), ValueError("b"), KeyError("c")):
+        monkeypatch.setattr(sys, "last_exc", error)
+        look()
+    asked = parse(["diagnose", str(log)], "%mlsys")
+    run(asked, Call("magic", {}, None, print))
+    look()
+    monkeypatch.setattr(sys, "last_exc", None)
+    look()
+    monkeypatch.setattr(sys, "last_exc", ValueError("d"))
+    look()
+    assert told == [None, "ValueError", "ValueError", "KeyError", "gpu_oom", "gpu_oom", "ValueError"]
+    assert revisions[0] is None and len(set(revisions)) == 6 and revisions[4] == revisions[5]
+
+
+def test_a_diagnosis_has_its_contract_and_no_long_text(monkeypatch):
+    """Witness: the fields that the contract lists."""
+    long = "<script>" + "x" * 10_000
+    found = Diagnosis("gpu_oom", "c", 0.5, long, evidence=(Evidence(None, 3, 1, None, None, long),))
+    monkeypatch.setattr(sys, "last_exc", None, raising=False)
+    monkeypatch.setattr(diagnosed, "_diagnosed", None)
+    diagnosed.remember(found)
+    told = content("diagnosis")["found"]
+    assert list(told) == ["schema", "category", "cause", "confidence", "summary", "evidence", "chain", "fix", "checks", "alternatives"]  # fmt: skip
+    assert {len(told["summary"]), len(told["evidence"][0]["text"])} == {state.LONGEST}
+    assert (told["evidence"][0]["line"], told["evidence"][0]["rank"], told["fix"]) == (3, 1, [])
 
 
 def test_a_kernel_is_found_by_its_connection_file(tmp_path):

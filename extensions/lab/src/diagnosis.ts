@@ -1,45 +1,96 @@
-/** The section *Diagnosis*: it appears after an exception, and offers to explain it. */
+/** The section *Diagnosis*: an exception with the offer to explain it, then what was found. Both are only ever text. */
 
-import { h } from './dom';
+import { Clipboard } from '@jupyterlab/apputils';
+import { button, h, prose } from './dom';
 import { Monitor } from './monitor';
-import { IDiagnosis, INow } from './protocol';
-import { Section } from './section';
+import { IDiagnosis, IPlace, ITrouble } from './protocol';
+import { DocumentSection } from './reading';
+import { percent } from './units';
 
-export class Diagnosis extends Section {
-  constructor(private readonly _monitor: Monitor, private readonly _run: (code: string) => void) {
-    super('Diagnosis');
-    _monitor.sampled.connect((_, now) => void this._refresh(now));
+export type Insert = (code: string) => void;
+
+export function diagnosis(monitor: Monitor, run: (code: string) => void, insert: Insert): DocumentSection<ITrouble> {
+  const explain = () => button('Diagnose', 'Writes and runs a cell: %mlsys diagnose', () => run('%mlsys diagnose'));
+  const ended = (dismiss: () => void) => button('Dismiss', 'Hide this until something else goes wrong', dismiss, 'Dismiss the diagnosis');
+  return new DocumentSection('Diagnosis', monitor, {
+    document: 'diagnosis',
+    revision: now => now.trouble,
+    draw: ({ error, found }, dismiss) => {
+      if (found !== null) {
+        return [...drawDiagnosis(found, insert), h('div', { class: 'mlsys-actions' }, ended(dismiss))];
+      }
+      return error === null ? null : [...drawError(error), h('div', { class: 'mlsys-actions' }, explain(), ended(dismiss))];
+    }
+  });
+}
+
+function drawError(error: NonNullable<ITrouble['error']>): HTMLElement[] {
+  const where = error.line === null ? '' : ` in line ${error.line} of its cell`;
+  return [h('div', { class: 'mlsys-title mlsys-wrap' }, `${error.type}${where}`), h('p', { class: 'mlsys-said' }, error.text)];
+}
+
+/** What a diagnosis does not have is absent, heading and all. */
+export function drawDiagnosis(found: IDiagnosis, insert: Insert): HTMLElement[] {
+  return [
+    h('div', { class: 'mlsys-title mlsys-wrap' }, verdict(found)),
+    h('p', {}, ...prose(found.summary)),
+    ...part('What happened', 'ol', found.chain.map(chainLink)),
+    ...part('Evidence', 'ul', found.evidence.map(each => h('li', {}, meta(place(each)), said(each.text)))),
+    ...part('What to do', 'ol', found.fix.map(each => h('li', {}, ...prose(each.text), command(each.command, insert)))),
+    ...part('Checks', 'ul', found.checks.map(check)),
+    ...part('It could also be', 'ul', found.alternatives.map(alternative))
+  ];
+}
+
+function verdict({ category, cause, confidence }: IDiagnosis): string {
+  if (category === null) {
+    return 'Cannot tell from this; the checks decide';
   }
+  const sure = `${percent(confidence)} sure`;
+  return category === 'healthy' ? `Healthy, nothing failed here (${sure})` : `${named(category, cause)} (${sure})`;
+}
 
-  private async _refresh(now: INow): Promise<void> {
-    const wanted = now.error === null ? null : `${now.ring} ${now.error}`;
-    if (wanted === this._drawn || this._asking) {
-      return;
-    }
-    this._asking = true;
-    const found = wanted === null ? null : await this._monitor.document<IDiagnosis>('diagnosis');
-    this._asking = false;
-    if (wanted !== null && !found) {
-      return;
-    }
-    this._drawn = wanted;
-    const error = found?.error;
-    if (!error) {
-      return this.show(false);
-    }
-    const where = error.line === null ? '' : ` in line ${error.line} of its cell`;
-    const explain = h('button', { class: 'mlsys-button jp-mod-styled', type: 'button', title: 'Writes and runs a cell: %mlsys diagnose' }, 'Diagnose');
-    explain.addEventListener('click', () => this._run('%mlsys diagnose'));
-    const dismiss = h('button', { class: 'mlsys-button jp-mod-styled', type: 'button' }, 'Dismiss');
-    dismiss.addEventListener('click', () => this.show(false));
-    this.body.replaceChildren(
-      h('div', { class: 'mlsys-title mlsys-wrap' }, `${error.type}${where}`),
-      h('p', { class: 'mlsys-error' }, error.text),
-      h('div', { class: 'mlsys-actions' }, error.explained ? explain : null, dismiss)
-    );
-    this.show(true);
+function chainLink(link: IDiagnosis['chain'][0]): HTMLElement {
+  const role = h('span', { class: 'mlsys-role' }, link.role === 'cause' ? 'First' : 'Then');
+  return h('li', { 'data-role': link.role }, role, ' ', meta(place(link)), h('div', {}, ...prose(link.event)));
+}
+
+function check(each: IDiagnosis['checks'][0]): HTMLElement {
+  const result = h('span', { class: 'mlsys-role', 'data-result': each.result ?? 'none' }, each.result ?? 'to run');
+  return h('li', {}, result, ' ', ...prose(each.why), command(each.command));
+}
+
+function alternative(each: IDiagnosis['alternatives'][0]): HTMLElement {
+  return h('li', {}, `${named(each.category, each.cause)} (${percent(each.confidence)})`);
+}
+
+function part(title: string, list: 'ol' | 'ul', items: HTMLElement[]): HTMLElement[] {
+  return items.length === 0 ? [] : [h('h4', {}, title), h(list, { class: 'mlsys-list' }, ...items)];
+}
+
+/** To be copied, and where the notebook can take it, to be written into a cell. */
+function command(code: string, insert?: Insert): HTMLElement | null {
+  if (code === '') {
+    return null;
   }
+  const copy = button('Copy', 'Copy the command', () => Clipboard.copyToSystem(code), `Copy: ${code}`);
+  const write = insert && button('Insert', 'Write it into a new cell, without running it', () => insert(code), `Insert: ${code}`);
+  return h('div', { class: 'mlsys-command' }, said(code), copy, write ?? null);
+}
 
-  private _drawn: string | null = null;
-  private _asking = false;
+function place({ source, line, rank, host, time }: IPlace & { source?: string | null }): string {
+  const parts = [source, line > 0 ? `line ${line}` : null, rank === null ? null : `rank ${rank}`, host, time];
+  return parts.filter(each => each !== null && each !== undefined).join(' · ');
+}
+
+function named(category: string, cause: string | null): string {
+  return cause === null ? category : `${category} / ${cause}`;
+}
+
+function meta(text: string): HTMLElement {
+  return h('span', { class: 'mlsys-detail' }, text);
+}
+
+function said(text: string): HTMLElement {
+  return h('code', { class: 'mlsys-said' }, text);
 }

@@ -15,6 +15,18 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return node;
 }
 
+/** A sentence, with what stands in backticks as code. */
+export function prose(text: string): Node[] {
+  return text.split(/`([^`]+)`/).map((part, i) => (i % 2 === 1 ? h('code', {}, part) : document.createTextNode(part)));
+}
+
+/** `does` is told on pointing at it; `says` to those who hear the page, where the label alone would not tell which one. */
+export function button(label: string, does: string, pressed: () => void, says: string = label): HTMLButtonElement {
+  const node = h('button', { class: 'mlsys-button jp-mod-styled', type: 'button', title: does, 'aria-label': says }, label);
+  node.addEventListener('click', pressed);
+  return node;
+}
+
 /** Only where it is another one: a page that is not touched is not laid out. */
 export function setText(node: Node, text: string): void {
   if (node.textContent !== text) {

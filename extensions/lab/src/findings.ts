@@ -1,49 +1,23 @@
 /** The section *Findings*: the last profile of this notebook. "Apply fix" writes a cell and runs it, for all to see. */
 
-import { h } from './dom';
+import { button } from './dom';
 import { Monitor } from './monitor';
-import { drawProfile } from './profile';
-import { IFindings, INow } from './protocol';
-import { Section } from './section';
+import { Actions, drawProfile } from './profile';
+import { IFindings } from './protocol';
+import { DocumentSection } from './reading';
 
-export class Findings extends Section {
-  constructor(private readonly _monitor: Monitor, private readonly _run: (code: string) => void) {
-    super('Findings');
-    _monitor.sampled.connect((_, now) => void this._refresh(now));
-  }
-
-  private async _refresh(now: INow): Promise<void> {
-    const wanted = now.findings === null ? null : `${now.ring} ${now.findings}`;
-    if (wanted === this._drawn || this._asking) {
-      return;
+export function findings(monitor: Monitor, run: (code: string) => void): DocumentSection<IFindings> {
+  const runs = (label: string, code: string, title: string) =>
+    button(label, `Writes and runs a cell: ${code}`, () => run(code), `${label}: ${title}`);
+  const actions: Actions = found => {
+    if (found.applied) {
+      return [runs('Undo', `%mlsys fix ${found.number} --undo`, found.title)];
     }
-    if (wanted === null) {
-      this._drawn = null;
-      return this.show(false);
-    }
-    this._asking = true;
-    const found = await this._monitor.document<IFindings>('findings');
-    this._asking = false;
-    if (found?.profile) {
-      this._drawn = wanted;
-      this.body.replaceChildren(
-        ...drawProfile(found.profile, finding => {
-          if (finding.applied) {
-            return [this._button('Undo', `%mlsys fix ${finding.number} --undo`, finding.title)];
-          }
-          return finding.remedy === null ? [] : [this._button('Apply fix', `%mlsys fix ${finding.number}`, finding.title)];
-        })
-      );
-      this.show(true);
-    }
-  }
-
-  private _button(label: string, code: string, title: string): HTMLElement {
-    const button = h('button', { class: 'mlsys-button jp-mod-styled', type: 'button', title: `Writes and runs a cell: ${code}`, 'aria-label': `${label}: ${title}` }, label);
-    button.addEventListener('click', () => this._run(code));
-    return button;
-  }
-
-  private _drawn: string | null = null;
-  private _asking = false;
+    return found.remedy === null ? [] : [runs('Apply fix', `%mlsys fix ${found.number}`, found.title)];
+  };
+  return new DocumentSection('Findings', monitor, {
+    document: 'findings',
+    revision: now => now.findings,
+    draw: found => (found.profile === null ? null : drawProfile(found.profile, actions))
+  });
 }

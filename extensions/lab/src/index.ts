@@ -8,13 +8,13 @@ import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { Token } from '@lumino/coreutils';
-import { Diagnosis } from './diagnosis';
-import { Findings } from './findings';
+import { diagnosis } from './diagnosis';
+import { findings } from './findings';
 import { Follower } from './follow';
 import { Kernels } from './kernels';
 import { addCard } from './launcher';
 import { Monitor } from './monitor';
-import { addCommands, runInView } from './notebook';
+import { addCommands, insertInView, runInView } from './notebook';
 import { Panel } from './panel';
 import { StatusItem } from './status';
 
@@ -61,9 +61,10 @@ const panel: JupyterFrontEndPlugin<void> = {
     lab: ILabShell | null
   ) => {
     const run = (code: string) => void runInView(made.follower, code);
+    const insert = (code: string) => void insertInView(made.follower, code);
     const sections = () => [
-      new Diagnosis(made, run),
-      new Findings(made, run),
+      diagnosis(made, run, insert),
+      findings(made, run),
       new Kernels(made, app.serviceManager.sessions, path => void app.commands.execute('docmanager:open', { path }))
     ];
     const sidebar = new Panel(made, 'mlsys-panel', sections());

@@ -16,11 +16,22 @@ const LOAD = "if 'mlsys_studio' not in get_ipython().extension_manager.loaded: g
 const questionIcon = new LabIcon({
   name: 'mlsys-studio-lab:diagnose',
   svgstr: `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
-  <path class="jp-icon3" fill="none" stroke="#616161" stroke-width="2" stroke-linecap="round" d="M7 8.5a5 5 0 1 1 7 4.6c-1.4.6-2 1.4-2 3M12 20v.6"/>
+  <path class="jp-icon3" style="fill: none" stroke="#616161" stroke-width="2" stroke-linecap="round" d="M7 8.5a5 5 0 1 1 7 4.6c-1.4.6-2 1.4-2 3M12 20v.6"/>
 </svg>`
 });
 
-/** Writes the code into a new cell below the one in use, or into the console, and runs it. */
+/** Writes the code into a new cell below the one in use, or into the console's prompt. It is the user's to run. */
+export function insertInView(follower: Follower, code: string): void {
+  const view = follower.widget;
+  if (view instanceof NotebookPanel) {
+    NotebookActions.insertBelow(view.content);
+    view.content.activeCell?.model.sharedModel.setSource(code);
+  } else if (view instanceof ConsolePanel) {
+    view.console.promptCell?.model.sharedModel.setSource(code);
+  }
+}
+
+/** The same, and runs it. */
 export async function runInView(follower: Follower, code: string): Promise<void> {
   const view = follower.widget;
   const kernel = follower.context?.session?.kernel ?? null;
@@ -28,10 +39,8 @@ export async function runInView(follower: Follower, code: string): Promise<void>
     return;
   }
   if (view instanceof NotebookPanel) {
-    const notebook = view.content;
-    NotebookActions.insertBelow(notebook);
-    notebook.activeCell?.model.sharedModel.setSource(code);
-    await NotebookActions.run(notebook, view.sessionContext);
+    insertInView(follower, code);
+    await NotebookActions.run(view.content, view.sessionContext);
   } else if (view instanceof ConsolePanel) {
     await view.console.inject(code);
   }

@@ -1,6 +1,6 @@
 /** A profile as people read it: the bar of its ledger with a legend, then its findings. In the panel and as a document. */
 
-import { h } from './dom';
+import { h, prose } from './dom';
 import { colour } from './palette';
 import { ICause, IFinding, IProfile, ITrial } from './protocol';
 import { duration, percent, three } from './units';
@@ -22,7 +22,7 @@ export function drawProfile(profile: IProfile, actions: Actions = () => []): HTM
     ...(profile.causes.length > 0 ? ledger(profile.causes) : []),
     ...profile.findings.map(found => finding(found, actions)),
     profile.findings.length === 0 ? h('p', { class: 'mlsys-detail' }, 'Nothing found that is worth a change.') : h('span'),
-    ...profile.notes.map(note => h('p', { class: 'mlsys-detail' }, note))
+    ...profile.notes.map(note => h('p', { class: 'mlsys-detail' }, ...prose(note)))
   ];
 }
 
@@ -65,9 +65,9 @@ function finding(found: IFinding, actions: Actions): HTMLElement {
   return h(
     'article',
     { class: 'mlsys-finding', 'data-number': String(found.number) },
-    h('h4', {}, `${found.number}. ${found.title}`),
-    h('p', {}, found.evidence),
-    h('p', { class: 'mlsys-advice' }, found.advice),
+    h('h4', {}, ...prose(`${found.number}. ${found.title}`)),
+    h('p', {}, ...prose(found.evidence)),
+    h('p', { class: 'mlsys-advice' }, ...prose(found.advice)),
     ...(trials.length > 0 ? trials : [h('p', { class: 'mlsys-detail' }, predicted)]),
     h('div', { class: 'mlsys-actions' }, ...actions(found))
   );

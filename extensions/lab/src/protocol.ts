@@ -36,7 +36,7 @@ export interface INow extends IHead {
   steps: Row[];
   flops: { step: number; peak: number } | null;
   findings: string | null;
-  error: string | null;
+  trouble: number | null;
 }
 
 /** The measured ratio and its bounds are null where a trial began and could not be finished; `reason` says why. */
@@ -83,8 +83,31 @@ export interface IFindings extends IHead {
   profile: IProfile | null;
 }
 
-export interface IDiagnosis extends IHead {
-  error: { key: string; type: string; text: string; line: number | null; explained: boolean } | null;
+/** An exception nobody has explained yet, or what a diagnosis found. */
+export interface ITrouble extends IHead {
+  error: { type: string; text: string; line: number | null } | null;
+  found: IDiagnosis | null;
+}
+
+/** Where something was said. */
+export interface IPlace {
+  line: number;
+  rank: number | null;
+  host: string | null;
+  time: string | null;
+}
+
+/** As `Diagnosis.to_json` has it. `category` is null where the text does not decide. */
+export interface IDiagnosis {
+  category: string | null;
+  cause: string | null;
+  confidence: number;
+  summary: string;
+  evidence: (IPlace & { source: string | null; text: string })[];
+  chain: (IPlace & { event: string; cause: string | null; role: 'cause' | 'consequence' })[];
+  fix: { text: string; command: string }[];
+  checks: { command: string; why: string; result: 'confirmed' | 'refuted' | 'inconclusive' | null }[];
+  alternatives: { category: string; cause: string; confidence: number }[];
 }
 
 export interface IKernels extends IHead {

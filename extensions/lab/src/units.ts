@@ -33,7 +33,7 @@ export function duration(ns: number | null): string {
 }
 
 export function plain(value: number | null, unit: string): string {
-  return value === null ? UNKNOWN : `${three(value)} ${unit}`;
+  return value === null ? UNKNOWN : `${Number.isInteger(value) ? value : three(value)} ${unit}`;
 }
 
 /** Three significant digits. */
