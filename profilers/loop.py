@@ -31,6 +31,7 @@ class Loop:
     optimizer: str | None = None
     optimizer_kind: str | None = None  # "for-loop" | "foreach" | "fused"
     loader: str | None = None  # the dataset's class name
+    batches: int | None = None  # in one pass over the loader
     batch_size: int | None = None
     workers: int | None = None
     pin_memory: bool | None = None
@@ -74,11 +75,19 @@ def fetching(loader: DataLoader) -> dict[str, Any]:
 
     return {
         "loader": type(loader.dataset).__name__,
+        "batches": length(loader),
         "batch_size": loader.batch_size,
         "workers": loader.num_workers,
         "pin_memory": loader.pin_memory,
         "iterable": isinstance(loader.dataset, IterableDataset),
     }
+
+
+def length(loader: DataLoader) -> int | None:
+    try:
+        return len(loader)
+    except Exception:  # noqa: BLE001  an iterable dataset has none; one of the user's own making raises what it likes
+        return None
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,9 @@ from .hardware import Kind
 from .kineto import Ours, Take, prepared
 from .roles import AGAIN, CLEAN, SETTLING, SHAPED, UNUSED, WARM, WINDOW, Roles
 from .step import Step, StepClock
+from .views.units import counted
 
+SHORTEST = 5  # steps: one of each kind
 EVENT_NS = 300  # about the price of one profiler event, before it is calibrated: only decides whether to try again
 
 
@@ -44,6 +47,20 @@ class Schedule:
         """Steps that taking the window again may need, each with one to settle."""
         return (self.tries - 1) * (1 + self.window)
 
+    @property
+    def enough(self) -> int:
+        """The steps after which there certainly was a window: one step with shapes, one to settle, its own."""
+        return self.warm_most + self.clean_most + 2 + self.window
+
+    def within(self, steps: int) -> Schedule:
+        """The same for a loop of so many steps, 5 or more: fewer of each kind, so that it still gets a window."""
+        if not SHORTEST <= steps < self.enough:
+            return self
+        warm = min(self.warm, steps // 5)
+        window = min(self.window, (steps - warm - 2) // 2)
+        clean = min(self.clean_most, steps - warm - 2 - window)
+        return replace(self, warm=warm, warm_most=warm, clean=min(self.clean, clean), clean_most=clean, window=window)
+
 
 class Extra(Protocol):
     """Something that is recorded in steps of its own, after the window."""
@@ -61,7 +78,7 @@ class Recorder:
 
     def __init__(self, schedule: Schedule | None = None, full: bool = True, extras: Sequence[Extra] = ()) -> None:
         self.device: Kind = "cpu"  # until the model is known
-        self.plan = schedule or Schedule()
+        self.plan = self._whole_plan = schedule or Schedule()
         self.notes: list[str] = []
         self.roles = Roles()
         self._extras = extras
@@ -93,6 +110,7 @@ class Recorder:
         if not self._seen:
             self._seen = True
             self.roles.mark(list(clock.steps)[:-1], WARM)  # those that passed before anybody knew what a step is
+            self._fit(clock, step)
         try:
             if clock.boundary.changes != self._changes:
                 self._changes = clock.boundary.changes
@@ -123,6 +141,7 @@ class Recorder:
         self.roles.start_over(step)
         self._shaped, self._windows = None, []
         self.notes.clear()
+        self._fit(clock, step)
         self._state = self._light if self._state == self._light else self._warm
 
     def _light(self, clock: StepClock, step: Step) -> None:
@@ -140,6 +159,17 @@ class Recorder:
         n = len(passed)
         if n >= self.plan.warm and (settled or self._synchronised or n >= self.plan.warm_most):
             self._state = self._clean
+
+    def _fit(self, clock: StepClock, step: Step) -> None:
+        """To one pass over the loader, where its length is known. Ranks may have different ones, and go together."""
+        batches, fetches = clock.fetching.get("batches"), stays(step, "data")
+        steps = batches // fetches if batches and fetches and not self._synchronised else 0
+        self.plan = self._whole_plan.within(steps)
+        if self.plan.window < self._whole_plan.window:
+            self.notes.append(
+                f"a pass over the loader is {counted(steps, 'step')}: {self.plan.window} of them "
+                f"{'is' if self.plan.window == 1 else 'are'} profiled, not {self._whole_plan.window}"
+            )
 
     def _clean(self, clock: StepClock, step: Step) -> None:
         self.roles.mark([step], CLEAN)
@@ -311,16 +341,15 @@ class Recorder:
         self.notes.append(f"the loop ended inside the window: {len(take.edges)} of {self.plan.window} steps")
 
     def enough(self, clock: StepClock) -> int:
-        """The steps after which this loop would certainly have had a window: one with shapes, one to settle, its own."""
-        warm = max(self.plan.warm_most, len(self.roles.warmed(clock)))
-        return warm + self.plan.clean_most + 2 + self.plan.window
+        """The steps after which this loop would certainly have had a window."""
+        return self._whole_plan.enough + max(0, len(self.roles.warmed(clock)) - self._whole_plan.warm_most)
 
     def unreached(self, clock: StepClock) -> list[str]:
         """A sentence for each extra that the loop was too short for."""
         if self._shaped is None:
             return []  # why there is no ledger says it all
         missing = [extra.name for extra in self._extras if not extra.done and extra.name not in self._failed]
-        more = self.enough(clock) + self.plan.retries + 2 * len(self._extras)
+        more = self.enough(clock) + self._whole_plan.retries + 2 * len(self._extras)
         return [f"no {name}: the loop ended before its steps; run it for {more} or more" for name in missing]
 
     def capture(self) -> Capture | None:
@@ -343,6 +372,11 @@ class Recorder:
             self.roles.mark(chosen.held, UNUSED)
             return None
         return built
+
+
+def stays(step: Step, phase: str) -> int:
+    """How often the step entered the phase from another; making a loader's iterator and its first fetch are one stay."""
+    return sum(entered == phase for entered, _ in groupby(p for _, p in step.notes if p != "other"))
 
 
 def model_devices(clock: StepClock) -> set[str]:

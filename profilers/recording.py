@@ -21,6 +21,7 @@ from .loop import Loop, facts
 from .profile import Memory, OperatorRow, Profile, StepTimes
 from .roles import CLEAN, UNUSED, WARM, WINDOW
 from .stacks import Stacks
+from .views.units import counted
 
 if TYPE_CHECKING:
     from .capture import Capture
@@ -44,8 +45,8 @@ class Recording:
     ) -> None:
         if mode not in ("full", "light"):
             raise UsageError(f'mode={mode!r} is not known: use "full" or "light"')
-        if not 1 <= steps <= 1000:
-            raise UsageError(f"steps={steps} cannot be profiled: give a number from 1 to 1000")
+        if not isinstance(steps, int) or not 1 <= steps <= 1000:
+            raise UsageError(f"steps={steps!r} cannot be profiled: give a whole number from 1 to 1000")
         if mode == "light" and (stacks or memory):
             raise UsageError('mode="light" records no step, so no stacks and no memory: leave it out')
         self.profile: Profile | None = None
@@ -157,7 +158,7 @@ def why_no_ledger(clock: StepClock, recorder: Recorder) -> str:
     """One sentence for a loop that ended before a window."""
     if recorder.notes:
         return "no ledger: " + recorder.notes[-1]
-    said = f"no ledger: the loop ended after {clock.count} steps, before any was profiled"
+    said = f"no ledger: the loop ended after {counted(clock.count, 'step')}, before any was profiled"
     return f"{said}; run it for {recorder.enough(clock)} or more"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...profilers.errors import UsageError
+from ...profilers.views.units import counted
 from ..registry import Code
 from .reach import Reach
 from .remedies import Subjects
@@ -79,7 +80,7 @@ def run_steps(code: Code, subjects: Subjects, warm: int, steps: int, until: floa
         gc.collect()  # the loop's iterator and its workers die here, not in the next run
     if len(taken) < warm + FEWEST and time.monotonic() < until:
         raise UsageError(
-            f"the cell ended after {len(taken)} steps and a trial needs {warm + FEWEST}: run the loop for longer"
+            f"the cell ended after {counted(len(taken), 'step')} and a trial needs {warm + FEWEST}: run the loop for longer"
         )
     return Run([clock.wall(step) for step in taken[warm:]], [float(loss) for loss in losses])
 

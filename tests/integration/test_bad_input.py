@@ -207,7 +207,12 @@ def test_a_profile_inside_a_profile():
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [({"mode": "fast"}, 'use "full" or "light"'), ({"steps": 0}, "a number from 1 to 1000")]
+    ("options", "says"),
+    [
+        ({"mode": "fast"}, 'use "full" or "light"'),
+        ({"steps": 0}, "a whole number from 1 to 1000"),
+        ({"steps": "5"}, "steps='5'.*a whole number from 1 to 1000"),
+    ],
 )
 def test_options_are_refused_before_anything_runs(options, says):
     with pytest.raises(mlsys_studio.UsageError, match=says):

@@ -14,7 +14,7 @@ import torch
 from loops import mlp, train
 from profiled import profiled, quick  # noqa: F401  quick is a fixture
 
-from mlsys_studio.profilers import kineto, recorder
+from mlsys_studio.profilers import kineto, loop, recorder
 from mlsys_studio.profilers.profile import Profile
 from mlsys_studio.profilers.step import StepClock
 
@@ -62,12 +62,43 @@ def test_no_step_is_lost_where_one_training_follows_another():
     assert run.profile is not None and run.profile.steps.count == 83
 
 
+@pytest.mark.parametrize("asked", [1, 5, 20])
+@pytest.mark.parametrize("steps", range(1, 60))
+def test_a_plan_for_a_short_loop_fits_it_and_wastes_none(steps, asked):
+    """Witness: the sum of the steps of each kind; from five steps on there is a window."""
+    whole = recorder.Schedule(window=asked)
+    plan = whole.within(steps)
+    if steps < 5 or steps >= 12 + 15 + 2 + asked:
+        assert plan == whole
+        return
+    most = plan.warm_most + plan.clean_most + 2 + plan.window
+    assert most <= steps and most >= min(steps, 3 + 15 + 2 + plan.window) - 1  # an odd step may be over
+    assert (
+        plan.window == asked or plan.window >= (steps - 5) // 2
+    )  # half of what is not overhead, or all that was asked
+    assert 1 <= plan.warm == plan.warm_most <= 3 and 1 <= plan.clean <= plan.clean_most and 1 <= plan.window <= asked
+
+
+@pytest.mark.parametrize(("batches", "every", "profiled_steps"), [(5, 1, 1), (10, 1, 3), (14, 1, 5), (40, 4, 3)])
+def test_a_pass_over_a_short_loader_gets_its_ledger(batches, every, profiled_steps, monkeypatch):
+    """The fast steps of these loops would be clean ones for as long as there are any: a quarter of a second of them."""
+    slow = functools.partial(recorder.Schedule, clean_ns=250_000_000)
+    monkeypatch.setattr(recorder, "Schedule", slow)
+    with profiled() as run:
+        train(mlp(), batches, every)
+    found = run.profile
+    assert found is not None and found.ledger is not None, notes(found)
+    assert found.ledger.steps == profiled_steps and found.steps.count == batches // every
+    assert ("a pass over the loader is" in notes(found)) == (profiled_steps < 5)
+
+
 @pytest.mark.parametrize("steps", [1, 5, 9, 13])
 def test_the_number_of_steps_that_is_advised_is_enough(steps, monkeypatch):
     """Witness: the loop itself, with as many steps as the note asked for; no step of it ever settles."""
     slow = functools.partial(recorder.Schedule, clean_ns=10**12)
     monkeypatch.setattr(recorder, "Schedule", slow)
     monkeypatch.setattr(recorder, "compilations", iter(range(10**6)).__next__)
+    monkeypatch.setattr(loop, "length", lambda _: None)  # else the plan fits the loop, and there is a ledger
     with profiled(stacks=True, memory=True) as run:
         train(mlp(), steps)
     advised = re.search(r"no ledger.*run it for (\d+) or more", notes(run.profile))

@@ -243,7 +243,7 @@ def test_a_refusal_names_its_reason(notebook):
     ("line", "says"),
     [
         ("    1 / 0\n", "run again as it is the cell raised ZeroDivisionError"),
-        ("    if optimizer.state: break\n", "the cell ended after 1 steps"),
+        ("    if optimizer.state: break\n", "the cell ended after 1 step and"),
         ("    signal.raise_signal(signal.SIGINT)\n", "interrupted with 0 of 7 runs done, and everything is as before"),
     ],
 )
