@@ -89,7 +89,7 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
         if matched and rules.planned.search(line.text):
             continue
-        exception = exception_of(line.text) if matched or kind == "exception" else None
+        exception = exception_of(line.text, kind == "exception") if matched or kind == "exception" else None
         if events:
             consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
         its = [(signal, named) for signal, named in matched if not (events and signal.tier in _ECHOES)]
@@ -179,7 +179,7 @@ def _of_frames(lines: Sequence[Line], kinds: Sequence[Kind], index: int, rules: 
                 best = (found.start(), signal)
     if best is None:
         return []
-    exception = exception_of(line.text)
+    exception = exception_of(line.text, last=True)
     return [Hit(line, index, best[1].cause, _FRAMES, 0, False, exception[0] if exception else "")]
 
 

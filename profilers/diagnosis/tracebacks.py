@@ -24,17 +24,19 @@ _SOURCE = re.compile(
     r"|^\s{2,}(?:raise|return|assert|with|for|if|elif|else|try|except|import|from|yield|await|async|def|class|self\.|[\w.\[\], ]+ = )\b.*"
 )
 _EXCEPTION = re.compile(
-    r"^\s{0,3}\*{0,2}`{0,3}(?:\d+ )?(?P<type>(?:[A-Za-z_][\w]*\.)*(?:_?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Failed|Timeout|TimeoutExpired|Unavailable|Mismatch|Expired|NotFound|Unsupported|Warning|Iteration|Empty|Full|Closed|OutOfResources|Resources|Conflict|Violation|Divergence|Died)|(?:requests|huggingface_hub|urllib3|httpx|botocore|ray|torch|triton|jaxlib|tensorflow|pynvml|subprocess|queue|concurrent|google|grpc)\.(?:\w+\.)*_?[A-Z]\w*))"
+    r"^\s{0,3}\*{0,2}`{0,3}(?:\d+ )?(?P<type>(?:[A-Za-z_][\w]*\.)*(?:Exception|_?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failure|Failed|Timeout|TimeoutExpired|Unavailable|Mismatch|Expired|NotFound|Unsupported|Warning|Iteration|Empty|Full|Closed|OutOfResources|Resources|Conflict|Violation|Divergence|Died)|(?:requests|huggingface_hub|urllib3|httpx|botocore|ray|torch|triton|jaxlib|tensorflow|pynvml|subprocess|queue|concurrent|google|grpc)\.(?:\w+\.)*_?[A-Z]\w*))"
     r"(?:: ?(?P<message>.*)|\s*$)"
 )
+# Whatever its name: the line after a traceback's frames that is not indented.
+_LAST = re.compile(r"^(?P<type>(?:[A-Za-z_]\w*\.)*_?[A-Z][a-z]\w*): (?P<message>.*)")
 _NOISE = re.compile(
     r"^\s*(?:Extension modules: |args: |Namespace\(|.{0,60}with config: |server_args=|.{0,40}non-default args)"
 )
 
 
-def exception_of(text: str) -> tuple[str, str] | None:
-    """(type without its module, message) where the line is the last of a traceback, or looks like it."""
-    found = _EXCEPTION.match(text)
+def exception_of(text: str, last: bool = False) -> tuple[str, str] | None:
+    """(type without its module, message) where the line looks like the last of a traceback, or is known to be it."""
+    found = _EXCEPTION.match(text) or (_LAST.match(text) if last else None)
     if not found or found["type"].endswith("Warning"):
         return None
     return found["type"].rpartition(".")[2], (found["message"] or "").strip()
@@ -43,23 +45,24 @@ def exception_of(text: str) -> tuple[str, str] | None:
 def kinds(lines: Sequence[Line]) -> list[Kind]:
     """One a line. Interleaved ranks are followed one by one."""
     found: list[Kind] = []
-    after_frame: dict[tuple[str, int | None], bool] = {}
+    before: dict[tuple[str, int | None], Kind] = {}
     for line in lines:
         who = (line.source, line.rank)
-        kind = _kind(line.text, after_frame.get(who, False))
-        after_frame[who] = kind == "frame" and "frame #" not in line.text
+        part = before.get(who, "log")
+        kind = _kind(line.text, after_frame=part == "frame", in_traceback=part in ("frame", "source"))
+        before[who] = "log" if "frame #" in line.text else kind
         found.append(kind)
     return found
 
 
-def _kind(text: str, after_frame: bool) -> Kind:
+def _kind(text: str, *, after_frame: bool, in_traceback: bool) -> Kind:
     if _HEADER.match(text):
         return "header"
     if _FRAME.match(text):
         return "frame"
     if _NOISE.match(text):
         return "noise"
-    if _EXCEPTION.match(text):
+    if _EXCEPTION.match(text) or (in_traceback and _LAST.match(text)):
         return "exception"
     if _SOURCE.match(text) or (after_frame and text.startswith((" ", "\t"))):
         return "source"
