@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .hits import STRENGTH, Consequence, Hit, hits
 from .lines import Line
-from .metrics import Finding, course, series
+from .metrics import Finding, worst_course
 from .rules import Rules
 from .tracebacks import Kind, kinds
 
@@ -34,7 +34,7 @@ def read(lines: Sequence[Line], rules: Rules) -> Reading:
     found = [
         replace(hit, strength=min(hit.strength, PASSED)) if passed(hit, lines, parts, rules) else hit for hit in found
     ]
-    numbers = course(series(lines))
+    numbers = worst_course(lines)
     note = ""
     if numbers and numbers.course != "recovered":
         index = next(i for i, line in enumerate(lines) if line is numbers.line)

@@ -70,6 +70,7 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
     consequences: list[Consequence] = []
     silent: set[str] = set()
     ignored: set[tuple[str, int | None]] = set()  # who is about to print an exception of a finalizer
+    speaking: set[tuple[str, int | None]] = set()  # whose last lines are the message of an exception
     for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
         who = (line.source, line.rank)
         if "Exception ignored in" in line.text:
@@ -77,6 +78,10 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         elif kind == "exception" and who in ignored:
             ignored.remove(who)
             continue
+        if kind == "exception" and exception_of(line.text, last=True):
+            speaking.add(who)
+        elif line.text[:1].strip():  # a message's further lines are indented
+            speaking.discard(who)
         if kind in ("frame", "source", "noise", "header"):
             continue
         # Metrics fill a log with one line in other numbers: where it said nothing once, it says nothing again.
@@ -89,7 +94,7 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
         if matched and rules.planned.search(line.text):
             continue
-        exception = exception_of(line.text, kind == "exception") if matched or kind == "exception" else None
+        exception = exception_of(line.text, last=kind == "exception") if matched or kind == "exception" else None
         if events:
             consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
         its = [(signal, named) for signal, named in matched if not (events and signal.tier in _ECHOES)]
@@ -97,7 +102,7 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             its = [(signal, named) for signal, named in its if signal.tier == "certain"]
             if not its:
                 continue
-        found_here = _judged(lines, index, its, exception, rules) if its else []
+        found_here = _judged(lines, index, its, exception, who in speaking, rules) if its else []
         if exception and not events and not found_here:
             cause = rules.cause("code_error", "invalid_argument")
             found_here = [Hit(line, index, cause, STRENGTH["hint"], 0, False, exception[0])]
@@ -130,11 +135,12 @@ def _judged(
     index: int,
     matched: list[tuple[Signal, int]],
     exception: tuple[str, str] | None,
+    raised: bool,
     rules: Rules,
 ) -> list[Hit]:
     """One hit a cause, each as strong as its tier and the line's own tone allow."""
     line = lines[index]
-    said = bool(_LOUD.search(line.text))
+    said = raised or bool(_LOUD.search(line.text))
     loud = exception is not None or line.level == "error" or line.native or said
     if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
         return []

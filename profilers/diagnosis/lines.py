@@ -26,7 +26,7 @@ _ZONE = r"(?:Z|[+-]\d\d:?\d\d)?"
 _PREFIXES = tuple(
     re.compile(pattern)
     for pattern in (
-        r"[\s>│|]*\[(?:rank|default|RANK|Rank) ?(?P<rank>\d+)\]:?\s*",
+        r"[\s>│|]*\[(?:rank|default|RANK|Rank) ?(?P<rank>\d+)\]:? ?",
         r"\[(?P<rank>\d{1,4})\]:\s?",
         r" {0,3}(?P<rank>\d{1,4}): (?=\S|\s+File)",
         r"\[pod/(?P<host>[^\]/\s]+)[^\]\s]*\] ?",

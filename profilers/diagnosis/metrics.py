@@ -50,7 +50,7 @@ class Finding:
 
 
 def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
-    """{"loss" | "norm" | "scale": points in order}, of training only, of the rank that printed most."""
+    """{"loss" | "norm" | "scale": points in order}, of training only."""
     found: dict[str, list[Point]] = {"loss": [], "norm": [], "scale": [], "skipped": [], "overflow": [], "at": []}
     for line in lines:
         if "lines " in line.text and _GAP.match(line.text):  # the course before it does not go on after it
@@ -79,6 +79,18 @@ def series(lines: Iterable[Line]) -> dict[str, list[Point]]:
                 seen.add(kind)
                 found[kind].append(Point(float(metric["value"].replace(",", "").replace("infinity", "inf")), line))
     return found
+
+
+def worst_course(lines: Sequence[Line]) -> Finding | None:
+    """Of the ranks' courses the first that failed, else one that recovered. Where several ranks print their loss, the
+    values of one are never strung to those of another."""
+    losses = [line for line in lines if "loss" in line.text and _METRIC.search(line.text[:1000])]
+    printing = {(line.source, line.rank) for line in losses if line.rank is not None}
+    whose: dict[tuple[str, int | None] | None, list[Line]] = {}
+    for line in lines:
+        whose.setdefault((line.source, line.rank) if len(printing) > 1 else None, []).append(line)
+    found = [finding for its in whose.values() if (finding := course(series(its)))]
+    return min(found, key=lambda finding: finding.course == "recovered", default=None)
 
 
 def course(found: dict[str, list[Point]]) -> Finding | None:
