@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -160,9 +160,9 @@ class _Columns:
             events = [e for e, fine in zip(events, good.tolist(), strict=True) if fine]
             start, length = start[good], length[good]
         args = [e.args for e in events]
-        external = _int64([a.external for a in args])
-        older = np.flatnonzero(external < 0)  # or those who wrote it in small letters
-        external[older] = _int64([args[i].external_old for i in older.tolist()])
+        external = _int64(_EXTERNAL, args)
+        if (older := np.flatnonzero(external < 0)).size:  # or those who wrote it in small letters
+            external[older] = _int64(_EXTERNAL_OLD, [args[i] for i in older.tolist()])
         name = self._code(self._names, map(_NAME, events), len(events))
         self._pieces.append((
             name,
@@ -170,7 +170,7 @@ class _Columns:
             self._code(self._lanes, map(_LANE, events), len(events)),
             start,
             start + length,
-            _int64([a.correlation for a in args]),
+            _int64(_CORRELATION, args),
             external,
             self._said(name, args),
             self._code(self._calls, map(_call, args), len(args)) if self._shapes else np.zeros(len(args), np.int32),
@@ -278,6 +278,7 @@ class _Columns:
 
 _NAME, _CATEGORY, _LANE = attrgetter("name"), attrgetter("cat"), attrgetter("pid", "tid")  # faster than a loop
 _MESSAGE = attrgetter(*FIELDS)
+_EXTERNAL, _EXTERNAL_OLD, _CORRELATION = map(attrgetter, ("external", "external_old", "correlation"))
 _TYPES = (np.int32, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32, np.int32)
 
 
@@ -287,11 +288,11 @@ def _call(args: Args) -> tuple[bytes, ...]:
     return bytes(args.dims), bytes(args.types), bytes(args.strides), bytes(args.values)
 
 
-def _int64(values: list[int]) -> np.ndarray:
+def _int64(of: Callable[[Args], int], args: Sequence[Args]) -> np.ndarray:
     try:
-        return np.fromiter(values, np.int64, len(values))
+        return np.fromiter(map(of, args), np.int64, len(args))
     except OverflowError:  # identities only: wrapped, they still tell events apart
-        return np.array([(v + 2**63) % 2**64 - 2**63 for v in values], np.int64)
+        return np.array([(of(a) + 2**63) % 2**64 - 2**63 for a in args], np.int64)
 
 
 def _place(header: dict[str, Any]) -> tuple[int | None, int | None]:
