@@ -24,6 +24,8 @@ SCREENS = ROOT / "reports" / "screens"
 EXTENSION = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / "mlsys-studio-lab"
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 PATIENCE_MS = 180_000  # a busy machine takes its time; nothing here waits for it to pass
+# Of a run that was killed, the kernels and then the server end by themselves.
+LEFT_ALONE = ("--MappingKernelManager.cull_idle_timeout=120", "--MappingKernelManager.cull_interval=60", "--ServerApp.shutdown_no_activity_timeout=180")  # fmt: skip
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -86,6 +88,7 @@ class Server:
         (overrides / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
         self._log = (folder / f".{app}.log").open("wb")
         options = (f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.open_browser=False", f"--ServerApp.root_dir={folder}", "--ServerApp.allow_root=True", "--ServerApp.disable_check_xsrf=True")  # fmt: skip
+        options += LEFT_ALONE
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"jupyter{app}" if app == "lab" else app, *options],
             cwd=folder,

@@ -31,6 +31,16 @@ for x, y in loader:
     optimizer.step()"""
 
 
+def command(page: Any, words: str) -> None:
+    """Through the command palette, as with Ctrl+Shift+C, which a page that still starts does not hear."""
+    box = page.locator(".jp-ModalCommandPalette input")
+    while not box.is_visible():
+        page.keyboard.press("Control+Shift+C")
+        page.wait_for_timeout(500)
+    box.fill(words)
+    page.locator(".jp-ModalCommandPalette .lm-CommandPalette-item").first.click()
+
+
 class Lab:
     """One page on one notebook."""
 
@@ -100,11 +110,7 @@ class Lab:
         raise AssertionError(f"cell {index} did not end: {prompt.inner_text()!r}")
 
     def command(self, words: str) -> None:
-        """Through the command palette, as with Ctrl+Shift+C."""
-        self.page.keyboard.press("Control+Shift+C")
-        box = self.page.locator(".jp-ModalCommandPalette input")
-        box.fill(words)
-        self.page.locator(".jp-ModalCommandPalette .lm-CommandPalette-item").first.click()
+        command(self.page, words)
 
     def screenshot(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

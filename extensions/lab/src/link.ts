@@ -34,9 +34,8 @@ export class Link {
       throw new NoLink('no-subshells');
     }
     // A kernel whose main shell is busy has not said what it can: the control channel answers all the same.
-    const listed = await request<KernelMessage.IListSubshellRequestMsg>(kernel, 'list_subshell_request', {});
-    const living = (listed?.content as { subshell_id?: string[] } | undefined)?.subshell_id;
-    if (living === undefined) {
+    const living = await subshells(kernel);
+    if (living === null) {
       throw new NoLink(features === null ? 'busy' : 'no-subshells');
     }
     const kept = sessionStorage.getItem(OWN + kernel.id);
@@ -74,6 +73,9 @@ export class Link {
       }
       if (reply === null) {
         future.dispose();
+        if ((await subshells(this.kernel))?.includes(this._id) === false) {
+          return null; // another page took it for forgotten; not every ipykernel answers that it is unknown
+        }
       }
     }
     if (reply.content.status !== 'ok') {
@@ -110,6 +112,12 @@ export class Link {
       void request(this.kernel, 'delete_subshell_request', { subshell_id: this._id });
     }
   }
+}
+
+/** Those that live; null where the kernel does not say. */
+async function subshells(kernel: Kernel.IKernelConnection): Promise<string[] | null> {
+  const listed = await request<KernelMessage.IListSubshellRequestMsg>(kernel, 'list_subshell_request', {});
+  return (listed?.content as { subshell_id?: string[] } | undefined)?.subshell_id ?? null;
 }
 
 async function create(kernel: Kernel.IKernelConnection): Promise<string> {

@@ -15,6 +15,7 @@ import { Series } from './series';
 import { MainShell } from './shell';
 import { PanelState } from './state';
 
+const SAMPLES_AN_ANSWER = 4; // while a cell runs
 const IDLE_MS = 2_000;
 const HIDDEN_MS = 15_000;
 const REST_MS = 10 * 60_000;
@@ -28,7 +29,10 @@ export class Monitor implements IDisposable {
     this._look();
   }
 
-  /** Samples a second, 1 to 10. While a cell runs each answer brings two: ipykernel's own work for one is the dearest part. */
+  /**
+   * Samples a second, 1 to 10. While a cell runs each answer brings several: one takes some 20 ms from a training loop of
+   * small steps, as ipykernel wakes several threads for it, and each must win the GIL (tests/benchmarks/panel.py).
+   */
   hertz = 2;
 
   readonly series = new Series();
@@ -194,7 +198,7 @@ export class Monitor implements IDisposable {
     }
     this._asking = false;
     if (answer === null) {
-      this._drop(false);
+      this._drop(['idle', 'busy'].includes(link.kernel.status));
       this._timer = window.setTimeout(() => this._look(), 500);
       return;
     }
@@ -252,7 +256,7 @@ export class Monitor implements IDisposable {
     }
     const busy = this._main?.busy || Date.now() - Math.max(this._seenAt, this._main?.lastBusy ?? 0) < 5_000;
     const steps = this.series.stepsSince(5).length > 0;
-    return busy || steps ? 2000 / this.hertz : IDLE_MS;
+    return busy || steps ? (1000 * SAMPLES_AN_ANSWER) / this.hertz : IDLE_MS;
   }
 
   private _name(): string {

@@ -37,7 +37,7 @@ export class Now extends Section {
     this._cpu = new Meter(_axis, 'CPU');
     this._memory = new Meter(_axis, 'Memory');
     this._gpus = h('div', { class: 'mlsys-gpus' });
-    this._other = h('div', { class: 'mlsys-detail' });
+    this._other = h('div', { class: 'mlsys-detail mlsys-other' });
     this._time = h('div', { class: 'mlsys-axis', 'aria-hidden': 'true' });
     const key = h('div', { class: 'mlsys-key' }, h('span', { class: 'mlsys-key-kernel' }, 'this kernel'), h('span', { class: 'mlsys-key-machine' }, 'all in this container'));
     this.body.append(this._warning, key, this._steps.node, this._loss.node, this._gpus, this._cpu.node, this._memory.node, this._other, this._time);
