@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .ceilings import cache_folder
 from .compiling import Toolchain, toolchain
+from .limits import Limits, memory_total
 from .pseudo_files import text
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # the only environment variables ever read or stored
@@ -190,26 +191,15 @@ def cpu_model(root: Path = Path("/")) -> str:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPUs the control group grants; version 2 first, then version 1. A container sees its own group at the root."""
-    words = (_text(root / "sys/fs/cgroup/cpu.max") or "").split()
-    if len(words) == 2 and words[0] != "max":
-        return int(words[0]) / int(words[1])
-    quota = _text(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    period = _text(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    return int(quota) / int(period) if quota and period and int(quota) > 0 else None
-
-
-def memory_total(root: Path = Path("/")) -> int | None:
-    stated = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
-    return int(stated[1]) * 1024 if stated else None
+    """CPUs the control group grants."""
+    quota = Limits(root).cpu_quota
+    return quota.limit if quota.folder is not None else None
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    for file in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        stated = _text(root / file)
-        if stated and stated.isdigit() and int(stated) < (memory_total(root) or 2**60):  # version 1: huge is "none"
-            return int(stated)
-    return None
+    """Bytes the control group grants."""
+    limited = Limits(root).memory_limited
+    return int(limited.limit) if limited.folder is not None else None
 
 
 def shm_size(root: Path = Path("/")) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .pseudo_files import text
+from .limits import Limits
 from .views.units import size
 
 # Resident bytes a profiler event takes until its take is thrown away: measured over 60,000 and 97,000 events (torch
@@ -54,12 +54,6 @@ def allow(forecast: Forecast, without: str) -> None:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still take: the kernel's estimate, or less where its control group has less."""
-    free = [2**62]
-    for line in text(root / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
-    limit, used = (text(root / "sys/fs/cgroup" / name).strip() for name in ("memory.max", "memory.current"))
-    if limit.isdigit() and used.isdigit():
-        free.append(max(0, int(limit) - int(used)))
-    return min(free)
+    """Bytes this process may still take; very many where nobody says."""
+    free = Limits(root).memory_free()
+    return 2**62 if free is None else int(free)

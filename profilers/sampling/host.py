@@ -6,6 +6,7 @@ the value is unknown, never 0.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..pseudo_files import text
-from .limits import Limits
+from ..limits import Limits
 from .records import UNKNOWN
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -70,7 +71,7 @@ class Host:
             self.limits.cpu_limit,
             rates[0],
             _known(self.limits.memory()),
-            self.limits.memory_limit or UNKNOWN,
+            self.limits.memory_limit if math.isfinite(self.limits.memory_limit) else UNKNOWN,
             resident if each else UNKNOWN,
             rates[1],
             rates[2],

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..environment import memory_total
+from ..limits import memory_total
 from ..errors import UsageError
 from . import files, page_cache, reading
 from .caching import Tier, checkpoint_every, tier

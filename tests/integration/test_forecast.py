@@ -102,6 +102,9 @@ def test_free_memory_is_the_machines_or_the_control_groups(tmp_path):
     assert forecast.free_memory(tmp_path) == 4000 * 1024
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
+    (group / "cgroup.controllers").write_text("memory\n")
+    (tmp_path / "proc" / "self").mkdir()
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/\n")
     (group / "memory.max").write_text("max\n")
     (group / "memory.current").write_text("700\n")
     assert forecast.free_memory(tmp_path) == 4000 * 1024

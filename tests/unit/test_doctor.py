@@ -208,6 +208,9 @@ def test_facts_of_a_container(tmp_path: Path):
     root = write(tmp_path, proc__cpuinfo="processor\t: 0\nmodel name\t: Xeon Z\n", proc__meminfo="MemTotal:  1024 kB\n")
     cgroup = root / "sys/fs/cgroup"
     cgroup.mkdir(parents=True)
+    (cgroup / "cgroup.controllers").write_text("cpu memory\n")
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("0::/\n")
     (cgroup / "cpu.max").write_text("150000 100000\n")
     (cgroup / "memory.max").write_text("524288\n")
     assert facts.cpu_model(root) == "Xeon Z"
@@ -218,6 +221,8 @@ def test_facts_of_a_container(tmp_path: Path):
 
 def test_facts_of_a_container_of_the_first_cgroup_version(tmp_path: Path):
     root = write(tmp_path, proc__meminfo="MemTotal:  1024 kB\n")
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("4:memory:/\n3:cpu,cpuacct:/\n")
     for name, text in {
         "cpu/cpu.cfs_quota_us": "400000",
         "cpu/cpu.cfs_period_us": "100000",

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from nvml_fake import Card, FakeNvml
 
+from mlsys_studio.profilers.limits import Limits
 from mlsys_studio.profilers.sampling.attribution import ours
 from mlsys_studio.profilers.sampling.gpus import Gpus
 from mlsys_studio.profilers.sampling.host import Host, network, pressure, tree
-from mlsys_studio.profilers.sampling.limits import Limits
 from mlsys_studio.profilers.sampling.nvml import Nvml
 from mlsys_studio.profilers.sampling.records import GPU, HOST
 from mlsys_studio.profilers.sampling.ring import Ring

@@ -7,12 +7,13 @@ that group's. Page cache that can be given back is no use: a limit is only felt 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..environment import memory_total
-from ..pseudo_files import text
+from .pseudo_files import text
+
+Read = Callable[[Path], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Limited:
 
 
 class Limits:
-    """Found once; `memory()`, `cpu_seconds()` and `oom_kills()` are read anew each time. `root` is / outside tests."""
+    """Found once; what is in use is read anew each time. `root` is / outside tests."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -32,7 +33,8 @@ class Limits:
         groups = _groups(root)
         mine = {name: list(_upwards(root, name, path)) for name, path in groups.items()}
         self.memory_limited = self._smallest(mine, "memory", ("memory.max", "memory.limit_in_bytes"), _bytes)
-        self.cpu_limited = self._cpu(mine)
+        self.cpu_quota = self._smallest(mine, "cpu", ("cpu.max", "cpu.cfs_quota_us"), _cores)
+        self.cpu_limited = self._cpu()
 
     @property
     def memory_limit(self) -> float:
@@ -41,6 +43,15 @@ class Limits:
     @property
     def cpu_limit(self) -> float:
         return self.cpu_limited.limit
+
+    def memory_free(self) -> float | None:
+        """Bytes this process may still take: the kernel's estimate for the machine, or less where its group has less."""
+        machine = _meminfo(self._root).get("MemAvailable")
+        used = self.memory() if self.memory_limited.folder is not None else None
+        if used is None:
+            return machine
+        ours = max(0.0, self.memory_limit - used)
+        return ours if machine is None else min(machine, ours)
 
     def memory(self) -> float | None:
         """Bytes in use that cannot be given back."""
@@ -71,14 +82,13 @@ class Limits:
             return _keyed(folder / name).get("oom_kill")
         return _keyed(self._root / "proc/vmstat").get("oom_kill")
 
-    def _cpu(self, mine: dict[str, list[Path]]) -> Limited:
+    def _cpu(self) -> Limited:
         cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        quota = self._smallest(mine, "cpu", ("cpu.max", "cpu.cfs_quota_us"), _cores)
-        return quota if quota.limit < cores else Limited(quota.folder, cores)
+        return self.cpu_quota if self.cpu_quota.limit < cores else Limited(self.cpu_quota.folder, cores)
 
-    def _smallest(self, mine: dict[str, list[Path]], controller: str, names: tuple[str, str], read) -> Limited:
-        whole = float(memory_total(self._root) or 0) if controller == "memory" else float("inf")
-        found = Limited(None, whole)
+    def _smallest(self, mine: dict[str, list[Path]], controller: str, names: tuple[str, str], read: Read) -> Limited:
+        whole = memory_total(self._root) if controller == "memory" else None
+        found = Limited(None, float("inf") if whole is None else whole)
         for folder in mine.get("" if self._unified else controller, []):
             limit = read(folder / names[0 if self._unified else 1])
             if limit is not None and limit < found.limit:
@@ -118,11 +128,21 @@ def _cores(file: Path) -> float | None:
     return int(words[0]) / int(words[1])
 
 
+def memory_total(root: Path = Path("/")) -> int | None:
+    """The machine's memory, bytes."""
+    total = _meminfo(root).get("MemTotal")
+    return None if total is None else int(total)
+
+
 def _machine_memory(root: Path) -> float | None:
-    rows = {name: words.split()[0] for name, _, words in (r.partition(":") for r in text(root / "proc/meminfo").splitlines()) if words}  # fmt: skip
-    if not {"MemTotal", "MemAvailable"} <= rows.keys():
-        return None
-    return 1024.0 * (int(rows["MemTotal"]) - int(rows["MemAvailable"]))
+    rows = _meminfo(root)
+    return rows["MemTotal"] - rows["MemAvailable"] if {"MemTotal", "MemAvailable"} <= rows.keys() else None
+
+
+def _meminfo(root: Path) -> dict[str, float]:
+    """/proc/meminfo in bytes."""
+    rows = (line.replace(":", " ").split() for line in text(root / "proc/meminfo").splitlines())
+    return {row[0]: 1024.0 * int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit() and row[2] == "kB"}
 
 
 def number(file: Path) -> float | None:
