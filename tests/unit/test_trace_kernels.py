@@ -16,7 +16,7 @@ from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.traces.diff import TraceDiff, diff
 from mlsys_studio.profilers.traces.explaining import Explained, explain
 from mlsys_studio.profilers.traces.kernels import Kernel, short
-from mlsys_studio.studio.verbs.trace import trace as verb
+from mlsys_studio.studio.verbs.compare import compare
 
 
 def explained(folder: Path, events: list[Event]) -> Explained:
@@ -88,17 +88,15 @@ def test_rows_add_up(tmp_path, seed):
 def test_the_verb_compares(tmp_path):
     for name, events in (("a", steps()), ("b", steps(slower=6))):
         (tmp_path / f"{name}.json").write_bytes(document(events, deviceProperties=[{"name": "<i>"}]))
-    found = verb([tmp_path / "b.json"], against=tmp_path / "a.json")
+    found = compare(tmp_path / "a.json", tmp_path / "b.json")
     assert isinstance(found, TraceDiff)
     said = json.loads(found.to_json())
     assert said["per"] == "step"
     assert said["after_us"] - said["before_us"] == pytest.approx(sum(row["change_us"] for row in said["changes"]))
     assert "first" in str(found)
     assert all(len(line) <= 80 for line in str(found).splitlines())
-    with pytest.raises(UsageError, match="name one"):
-        verb([tmp_path / "a.json", tmp_path / "b.json"], against=tmp_path / "a.json")
     with pytest.raises(UsageError, match=r"none\.json"):
-        verb([tmp_path / "a.json"], against=tmp_path / "none.json")
+        compare(tmp_path / "none.json", tmp_path / "a.json")
 
 
 def test_names_lose_their_common_beginning():
