@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pseudo_files import text
 from ..limits import Limits
+from ..pseudo_files import text
 from .records import UNKNOWN
 
 TICK = os.sysconf("SC_CLK_TCK")
