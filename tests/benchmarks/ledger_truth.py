@@ -133,7 +133,7 @@ def judge(model: str, name: str, device: str, rounds: int, run: Runner) -> bool:
         print(f"{model:5}{name:14} void ({injected:.2f} ms against a tolerance of {tolerance:.2f}), again", flush=True)
     else:
         print(f"{model:5}{name:14} VOID after {TRIES} tries", flush=True)
-        return False
+        return name == "bf16" and prediction(profiles)  # a machine may gain nothing from it: then none may be promised
     passed = abs(attributed - injected) <= tolerance
     where = "; ".join(f"{phase or 'all'}/{'+'.join(causes) or 'all'}" for phase, causes in chosen.where)
     print(
