@@ -2,19 +2,23 @@
 
 Causes are charged the largest first, each after those before it are gone, by the formula of `model.py`: so a share is what
 removing the cause would give back, work that hides behind a slower stage is charged nothing, and the shares add up to at
-most the whole step. Times of a worker stand beside them and are never added to a share.
+most the whole step. Where two hide behind each other, so that neither is worth removing alone, both are charged, each the
+mean of what it gains first and what it gains second. Times of a worker stand beside them and are never added to a share.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from ..neighbours import CpuTime
 from ..views.units import bandwidth, duration, number, percent, size
+from .clocks import NOTHING
 from .consumer import Turn
-from .model import Parts, Pipeline
+from .model import HELD, RECEIVE, Parts, Pipeline
 from .samples import COLLATE, Worker, mean_parts, slow_worker
 
 NAMED = 0.05  # of a step: a smaller loss is no cause worth naming
@@ -74,7 +78,10 @@ class Loop:
         return self.first_excess / self.epoch if self.epoch else 0.0
 
     def place(self, name: str) -> float:
-        return statistics.fmean(turn.places.get(name, 0) for turn in self.turns)
+        return statistics.fmean(turn.places.get(name, NOTHING).wall for turn in self.turns)
+
+    def place_cpu(self, name: str) -> float:
+        return statistics.fmean(turn.places.get(name, NOTHING).cpu for turn in self.turns)
 
 
 Removal = Callable[[Pipeline], Pipeline]
@@ -92,7 +99,8 @@ class Suspect:
 def pipeline(loop: Loop, workers: Sequence[Worker], count: int, cores: float, in_order: bool) -> Pipeline:
     """The formula's numbers from what was measured."""
     turns = loop.turns
-    received = _received(turns, workers) if count else {}
+    fetch = tuple(with_files(w.parts, _file_cpu(w)) for w in workers)
+    received = with_files_held(_received(turns, workers), workers, fetch) if count else {}
     checkpoint, logging = loop.place("checkpoint"), loop.place("logging")
     queued = statistics.fmean(t.work.queued or 0 for t in turns) if loop.has_step else 0.0
     work = statistics.fmean(t.work.wall for t in turns) if loop.has_step else 0.0
@@ -105,22 +113,39 @@ def pipeline(loop: Loop, workers: Sequence[Worker], count: int, cores: float, in
         **received,
         ("copy", "unpinned"): loop.copy_excess,
     }
-    cpu = statistics.fmean(t.work.cpu + (t.wait.cpu if count else 0) for t in turns)
-    cpu += statistics.fmean(w.process_cpu for w in workers) if workers else 0.0
+    cpu = statistics.fmean(w.process_cpu for w in workers) if workers else 0.0
+    cpu += statistics.fmean(t.work.cpu + t.wait.cpu for t in turns) if count else 0.0
     feed = statistics.fmean(w.feed.work for w in workers) if workers and count else 0.0
-    return Pipeline(count, {k: ns for k, ns in parts.items() if ns}, tuple(with_files(w.parts, _file_cpu(w)) for w in workers), feed, cpu, cores, in_order)  # fmt: skip
+    others = loop.cpu.others * loop.wall if loop.cpu is not None else 0.0
+    return Pipeline(count, {k: ns for k, ns in parts.items() if ns}, fetch, feed, cpu, cores, in_order, others)
 
 
 def _received(turns: Sequence[Turn], workers: Sequence[Worker]) -> dict[tuple[str, str], float]:
-    """Receiving and unpickling, in the loop. Until a worker's answer the loop waits for what that worker's threads wait for:
+    """Receiving and unpickling, in the loop. A thread of the worker answers it, and it waits for what delays that thread:
 
-    the GIL as long as others hold it there, and a core as long as its own work does.
+    the GIL, held by somebody in C or by a stage that computes in Python (HELD), or a core.
     """
     answer, queued = statistics.fmean(t.answer for t in turns), statistics.fmean(t.wait.queued or 0 for t in turns)
-    gil = answer * (statistics.fmean(w.gil_held for w in workers) if workers else 0.0)
-    cores = sum(w.of("queued") for w in workers) / max(1.0, sum(w.of("queued") + w.of("cpu") for w in workers))
-    rest = statistics.fmean(t.receive + t.unpickle for t in turns) - gil - (answer - gil) * cores - queued
-    return {("receive", "gil"): gil, ("receive", "queued"): (answer - gil) * cores + queued, ("receive", "transfer"): max(0.0, rest)}  # fmt: skip
+    found: dict[tuple[str, str], float] = defaultdict(float, {(RECEIVE, "queued"): queued})
+    for each in workers:
+        for (stage, why), share in each.delays.items():
+            if why != "none":
+                key = (stage, HELD) if why == "cpu" else (RECEIVE, why)
+                found[key] += answer * share / len(workers)
+    rest = statistics.fmean(t.receive + t.unpickle for t in turns) - sum(found.values())
+    return found | {(RECEIVE, "transfer"): max(0.0, rest)}
+
+
+def with_files_held(received: Parts, workers: Sequence[Worker], fetch: Sequence[Parts]) -> dict[tuple[str, str], float]:
+    """What stages hold up, FILES' part of it where opening files is a part of what the stage computes."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for (stage, how), ns in received.items():
+        whole, left = (sum(p.get((stage, "cpu"), 0.0) for p in of) for of in ((w.parts for w in workers), fetch))
+        share = 1 - left / whole if how == HELD and whole else 0.0
+        found[stage, how] += ns * (1 - share)
+        if share:
+            found[FILES, HELD] += ns * share
+    return found
 
 
 def charge(loop: Loop, workers: Sequence[Worker], at: Pipeline) -> tuple[Cause, ...]:
@@ -137,14 +162,18 @@ def charge(loop: Loop, workers: Sequence[Worker], at: Pipeline) -> tuple[Cause, 
         if gain >= NAMED * wall:
             found.append(Cause(said.name, said.stage, gain / wall, gain, said.evidence, said.advice))
             at = evened
+    worth = NAMED * wall / scale
     while left and len(found) < MOST:
         best = _best(left, at)
-        gain = (at.step() - best.remove(at).step()) * scale
-        if gain < NAMED * wall:
+        gains = {best: at.step() - best.remove(at).step()}
+        if gains[best] < worth:
+            gains = _together(left, at)
+        if not gains or min(gains.values()) < worth:
             break
-        found.append(Cause(best.name, best.stage, gain / wall, gain, best.evidence, best.advice))
-        at = best.remove(at)
-        left.remove(best)
+        for suspect, gain in gains.items():
+            found.append(Cause(suspect.name, suspect.stage, gain * scale / wall, gain * scale, suspect.evidence, suspect.advice))  # fmt: skip
+            at = suspect.remove(at)
+            left.remove(suspect)
     return tuple(sorted(_joined(found), key=lambda c: -c.gain))
 
 
@@ -157,6 +186,17 @@ def _best(left: Sequence[Suspect], at: Pipeline) -> Suspect:
     best = max(left, key=lambda s: gains[s])
     queueing = next((s for s in left if s.name == CONTENTION), None)
     return queueing if queueing is not None and gains[queueing] >= TIE * gains[best] else best
+
+
+def _together(left: Sequence[Suspect], at: Pipeline) -> dict[Suspect, float]:
+    """The two that gain most together, each with the mean of its gains as the first and as the second to go."""
+
+    def gains(a: Suspect, b: Suspect) -> dict[Suspect, float]:
+        whole, without_a, without_b = at.step(), a.remove(at).step(), b.remove(at).step()
+        neither = b.remove(a.remove(at)).step()
+        return {a: (whole - without_a + without_b - neither) / 2, b: (whole - without_b + without_a - neither) / 2}
+
+    return max((gains(a, b) for a, b in combinations(left, 2)), key=lambda g: sum(g.values()), default={})
 
 
 def _joined(found: Sequence[Cause]) -> Iterator[Cause]:
@@ -173,9 +213,10 @@ def _joined(found: Sequence[Cause]) -> Iterator[Cause]:
 def suspects(loop: Loop, workers: Sequence[Worker], at: Pipeline) -> Iterator[Suspect]:
     parts, steps = mean_parts(workers) if workers else {}, loop.wall
     yield _contention(loop, at)
-    for stage, ns in (("checkpoint", loop.place("checkpoint")), ("logging", loop.place("logging"))):
+    for stage in ("checkpoint", "logging"):
         advice = "save every N steps, or torch.distributed.checkpoint.async_save" if stage == "checkpoint" else "log every N steps"  # fmt: skip
-        yield Suspect(stage, "step", _without_loop(stage), f"{duration(ns)} of a step of {duration(steps)}", advice)
+        evidence = f"{duration(loop.place(stage))} of a step of {duration(steps)}"
+        yield Suspect(stage, "step", _without_loop(stage, loop.place_cpu(stage)), evidence, advice)
     if at.workers:
         yield _transfer(loop, workers)
     if loop.copy_excess:
@@ -193,7 +234,7 @@ def suspects(loop: Loop, workers: Sequence[Worker], at: Pipeline) -> Iterator[Su
         evidence = (
             f"{duration(mean[stage, 'cpu'])} of CPU a batch{', small files aside' if (FILES, 'cpu') in mean else ''}"
         )
-        yield Suspect(f"CPU: {stage}", stage, _without("cpu", "queued", stage=stage, cpu=True), evidence, _CPU_ADVICE.get(stage, _ANY_CPU))  # fmt: skip
+        yield Suspect(f"CPU: {stage}", stage, _without("cpu", "queued", HELD, stage=stage, cpu=True), evidence, _CPU_ADVICE.get(stage, _ANY_CPU))  # fmt: skip
 
 
 _ANY_CPU = (
@@ -206,8 +247,8 @@ def _without(*hows: str, stage: str | None = None, cpu: bool = False) -> Removal
     return lambda at: at.without(*hows, stage=stage, cpu=cpu)
 
 
-def _without_loop(stage: str) -> Removal:
-    return lambda at: replace(at, loop={k: ns for k, ns in at.loop.items() if k[0] != stage})
+def _without_loop(stage: str, cpu: float = 0.0) -> Removal:
+    return lambda at: replace(at, loop={k: ns for k, ns in at.loop.items() if k[0] != stage}).spared(cpu)
 
 
 def _contention(loop: Loop, at: Pipeline) -> Suspect:
@@ -230,9 +271,11 @@ def _transfer(loop: Loop, workers: Sequence[Worker]) -> Suspect:
     large = max((w.feed.bytes for w in workers), default=0.0)
     evidence = f"receiving {duration(receive)} and unpickling {duration(unpickle)} in the loop; {size(int(large))} through the pipe a batch"  # fmt: skip
 
+    cpu = statistics.fmean(t.receiving_cpu for t in loop.turns) + statistics.fmean(w.feed.work for w in workers)
+
     def remove(at: Pipeline) -> Pipeline:
-        loop = {k: ns for k, ns in at.loop.items() if k != ("receive", "transfer")}
-        return replace(at.without("feeder"), loop=loop, feed=0.0)
+        loop = {k: ns for k, ns in at.loop.items() if k != (RECEIVE, "transfer")}
+        return replace(at.without("feeder"), loop=loop, feed=0.0).spared(cpu)
 
     return Suspect("transfer", "worker to loop", remove, evidence, "return tensors (shared memory) instead of arrays, bytes or objects (pickled into a pipe)")  # fmt: skip
 
@@ -245,7 +288,7 @@ def _small_files(workers: Sequence[Worker]) -> Suspect | None:
     opens, mean = statistics.fmean(w.opens for w in priced), statistics.fmean(w.file_size or 0 for w in priced)
     price = duration(statistics.fmean(w.file_cpu or 0 for w in priced))
     evidence = f"{number(round(opens))} files of {size(int(mean))} a batch, {price} of CPU to open and read one"
-    removal = _without("cpu", "queued", stage=FILES, cpu=True)
+    removal = _without("cpu", "queued", HELD, stage=FILES, cpu=True)
     return Suspect("small files", "files", removal, evidence, "pack them into shards: %mlsys io PATH --pack DIR")
 
 

@@ -53,15 +53,15 @@ class Delay:
         except OSError:
             self._file = None
 
-    def read(self) -> tuple[int, int] | None:
-        """(ns on a CPU as of the scheduler's last tick, ns waiting for one); None where nothing tells."""
+    def read(self) -> tuple[int, int, int] | None:
+        """(ns on a CPU as of the scheduler's last tick, ns waiting for one, times put on one); None where nothing tells."""
         if self._file is None:
             return None
         try:
-            cpu, waiting, _ = os.pread(self._file, 80, 0).split()
+            cpu, waiting, times = os.pread(self._file, 80, 0).split()
         except (OSError, ValueError):  # the thread has ended; a kernel without the figures writes zeros or nothing
             return None
-        return int(cpu), int(waiting)
+        return int(cpu), int(waiting), int(times)
 
     def close(self) -> None:
         if self._file is not None:

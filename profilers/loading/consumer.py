@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..neighbours import CpuTime
-from .clocks import Spent, own_clock
+from .clocks import NOTHING, Spent, own_clock
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -35,8 +35,9 @@ class Turn:
     receive: int = 0
     unpickle: int = 0
     answer: int = 0
+    receiving_cpu: int = 0  # of `receive` and `unpickle`, on a core
     pin: int = 0  # in the pinning thread, beside the loop
-    places: dict[str, int] = field(default_factory=dict)
+    places: dict[str, Spent] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Receiving:
     """Times a shadow iterator's result queue: waiting for a batch apart from receiving and unpickling it."""
 
     def __init__(self) -> None:
-        self.receive = self.unpickle = self.answer = self.pin = 0
+        self.receive = self.unpickle = self.answer = self.cpu = self.pin = 0
         self._clock = own_clock()
 
     def watch(self, iterator: Any) -> None:
@@ -67,10 +68,12 @@ class Receiving:
         received: list[Spent] = []
 
         def timed_receive(*args: Any) -> Any:
-            began = time.perf_counter_ns()
+            began = self._clock()
             data = receive(*args)
             received.append(self._clock())
-            self.receive += received[0].wall - began
+            took = received[0] - began
+            self.receive += took.wall
+            self.cpu += took.cpu
             return data
 
         def timed_get(*args: Any, **keywords: Any) -> Any:
@@ -80,13 +83,14 @@ class Receiving:
                 took = self._clock() - received[0]
                 self.unpickle += took.wall
                 self.answer += took.blocked
+                self.cpu += took.cpu
             return result
 
         queue._recv_bytes, queue.get = timed_receive, timed_get
 
-    def take(self) -> tuple[int, int, int, int]:
-        took = self.receive, self.unpickle, self.answer, self.pin
-        self.receive = self.unpickle = self.answer = self.pin = 0
+    def take(self) -> tuple[int, int, int, int, int]:
+        took = self.receive, self.unpickle, self.answer, self.cpu, self.pin
+        self.receive = self.unpickle = self.answer = self.cpu = self.pin = 0
         return took
 
 
@@ -186,22 +190,22 @@ def _synchronize() -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _places() -> Iterator[dict[str, int]]:
-    """ns by phase, in this thread, in the functions whose whole time is one: what saves a model, what writes a line."""
+def _places() -> Iterator[dict[str, Spent]]:
+    """Time by phase, in this thread, in the functions whose whole time is one: what saves a model, what writes a line."""
     from ..places import places
 
-    spent: dict[str, int] = defaultdict(int)
-    owner, inside = threading.get_ident(), [False]
+    spent: dict[str, Spent] = defaultdict(lambda: NOTHING)
+    owner, inside, clock = threading.get_ident(), [False], own_clock()
 
     def timed(function: Any, phase: str) -> Any:
         def call(*args: Any, **keywords: Any) -> Any:
             if inside[0] or threading.get_ident() != owner:
                 return function(*args, **keywords)
-            inside[0], began = True, time.perf_counter_ns()
+            inside[0], began = True, clock()
             try:
                 return function(*args, **keywords)
             finally:
-                spent[phase] += time.perf_counter_ns() - began
+                spent[phase] += clock() - began
                 inside[0] = False
 
         return call

@@ -24,7 +24,7 @@ from .consumer import Consumed, Loop, Step, replay
 from .report import DataReport, OneShotReport
 from .samples import Worker, read_records, worker
 from .shadow import OneShot, plain_loader, random_states, shadow
-from .stages import Fetching, Opens, Stages, restore, time_transforms
+from .stages import Fetching, Stages, restore, time_transforms
 from .trouble import explained
 from .waiting import Sampler
 from .worker import Watch, writer
@@ -125,7 +125,6 @@ def here(double: DataLoader, folder: Path, undo: ExitStack) -> Callable[[Any], N
     stages = Stages(sampler)
     fetching = Fetching(stages, writer(folder / "0.jsonl"))
     undo.callback(restore, time_transforms(double.dataset, stages))
-    undo.callback(Opens.watch())
     sampler.start()
     undo.callback(sampler.stop)
 

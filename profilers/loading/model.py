@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 Parts = Mapping[tuple[str, str], float]
+RECEIVE = "receive"
+HELD = "held"  # how: the loop waits for an answer of a worker whose stage holds the GIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,13 @@ class Pipeline:
     """What a step costs each stage, ns. `fetch` has one entry a worker, or the loop's own where there is none."""
 
     workers: int
-    loop: Parts  # of the loop's thread: ("step", "cpu"), ("step", "queued"), ("receive", ""), ("checkpoint", "") …
+    loop: Parts  # of the loop's thread: ("step", "work"), ("step", "queued"), ("receive", "transfer"), ("__getitem__", "held") …
     fetch: tuple[Parts, ...]  # by worker, a batch
     feed: float  # a batch, of a worker's feeder thread
     cpu: float  # a step, of all processes of this loader and loop
     cores: float
     in_order: bool = True
+    others: float = 0.0  # CPU time that other processes take meanwhile, a step
 
     def step(self) -> float:
         loop, walls = sum(self.loop.values()), [sum(parts.values()) for parts in self.fetch]
@@ -37,20 +40,30 @@ class Pipeline:
         return max(loop, pool, self.cpu / self.cores)
 
     def without(self, *hows: str, stage: str | None = None, cpu: bool = False) -> Pipeline:
-        """As if nothing of these kinds happened, in one stage or in all; `cpu`: cores have it to spare then."""
+        """As if nothing of these kinds happened, in one stage or in all; `cpu`: its CPU time is spared."""
 
         def kept(parts: Parts) -> dict[tuple[str, str], float]:
             return {k: ns for k, ns in parts.items() if not (k[1] in hows and stage in (None, k[0]))}
 
         fetch = tuple(kept(parts) for parts in self.fetch)
         loop = kept(self.loop)
-        saved = _cpu(self.fetch) - _cpu(fetch) if cpu else 0.0
-        return replace(self, loop=loop, fetch=fetch, cpu=max(0.0, self.cpu - saved))
+        found = replace(self, loop=loop, fetch=fetch)
+        return found.spared(_cpu(self.fetch) - _cpu(fetch)) if cpu else found
+
+    def spared(self, ns: float) -> Pipeline:
+        """As if so much less CPU time were wanted: the queues for it are shorter everywhere, in proportion."""
+        left = max(0.0, self.cpu - ns)
+        shorter = (left + self.others) / max(self.cpu + self.others, 1.0)
+
+        def queued(parts: Parts) -> dict[tuple[str, str], float]:
+            return {k: t * shorter if k[1] == "queued" else t for k, t in parts.items()}
+
+        return replace(self, loop=queued(self.loop), fetch=tuple(map(queued, self.fetch)), cpu=left)
 
     def with_workers(self, workers: int) -> Pipeline:
         """The same work shared by n workers; by 0, done in the loop, where nothing needs to be received."""
         mean = _means(self.fetch)
-        loop = {k: ns for k, ns in self.loop.items() if workers or k[0] != "receive"}
+        loop = {k: ns for k, ns in self.loop.items() if workers or (k[0] != RECEIVE and k[1] != HELD)}
         return replace(self, workers=workers, fetch=(mean,) * max(1, workers), loop=loop)
 
 

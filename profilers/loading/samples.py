@@ -12,7 +12,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ class Feed:
 
     @property
     def work(self) -> float:
-        """ns it takes by itself; the wall time of sending is the reader's, who may be busy."""
-        return self.pickle_wall + self.send_cpu
+        """ns it takes by itself: its wall time is the GIL's, and the reader's, who may be busy."""
+        return self.pickle_cpu + self.send_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Worker:
     walls: tuple[int, ...]
     starts: tuple[int, ...]
     parts: Parts
-    process_cpu: float  # of all its threads, during a fetch
+    process_cpu: float  # of all its threads, from one fetch to the next
     feed: Feed
     bytes_read: float | None  # None: the system does not tell
     from_device: float | None
@@ -56,8 +56,9 @@ class Worker:
     file_cpu: float | None  # ns of opening, reading and closing one of its files; None: it opens none, or too few
     file_size: float | None
     samples: float  # of a batch
-    gil_held: float = 0.0  # share of the time in which another thread than the fetching one held it
+    delays: Parts = field(default_factory=dict)  # why its other threads get going late, by (stage, why), as shares
     init: int = 0  # ns in the user's worker_init_fn
+    draws: tuple[str, ...] = ()  # names of the random states that a fetch moved on
 
     @property
     def wall(self) -> float:
@@ -103,23 +104,43 @@ def worker(number: int, records: Sequence[Mapping[str, Any]], began: int, ended:
         walls=tuple(r["spent"][0] for r in batches),
         starts=tuple(r["began"] for r in batches),
         parts={key: ns / n for key, ns in total.items() if ns},
-        process_cpu=sum(r["process_cpu"] for r in batches) / n,
+        process_cpu=_process_cpu(batches),
         feed=Feed(*(fed(key) for key in ("pickle_wall", "pickle_cpu", "send_wall", "send_cpu", "bytes"))),
         bytes_read=bytes_of(0),
         from_device=bytes_of(2),
         major_faults=bytes_of(3),
-        opens=sum(r["opens"] for r in batches) / n,
+        opens=_opens(records, batches),
         file_cpu=price[0] if price else None,
         file_size=price[1] if price else None,
         samples=sum(r["size"] for r in batches) / n,
-        gil_held=_held(batches),
+        delays=_delays(batches),
         init=next((r["init"] for r in records if "init" in r), 0),
+        draws=tuple(dict.fromkeys(name for r in records for name in r.get("draws", ()))),
     )
 
 
-def _held(batches: Sequence[Mapping[str, Any]]) -> float:
-    (held, watched), (first_held, first) = batches[-1]["gil"], batches[0]["gil"]
-    return (held - first_held) / (watched - first) if watched > first else 0.0
+def _process_cpu(batches: Sequence[Mapping[str, Any]]) -> float:
+    """A fetch's own CPU time, or that of whole turns where there are several: the feeder thread works between fetches."""
+    first, last = batches[0], batches[-1]
+    between = (last["process_at"] - first["process_at"]) / (len(batches) - 1) if len(batches) > 1 else 0.0
+    return max(between, statistics.fmean(r["process_cpu"] for r in batches))
+
+
+def _opens(records: Sequence[Mapping[str, Any]], batches: Sequence[Mapping[str, Any]]) -> float:
+    """Files a batch, of those batches in which they were counted; before these, where none of these was."""
+    for group in (batches, records):
+        counted = [r["opens"] for r in group if r.get("opens") is not None]
+        if counted:
+            return statistics.fmean(counted)
+    return 0.0
+
+
+def _delays(batches: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+    """Shares, of what was counted between the first of these batches and the last."""
+    found = Counter({(stage, why): ns for stage, why, ns in batches[-1]["delays"]})
+    found.subtract({(stage, why): ns for stage, why, ns in batches[0]["delays"]})
+    total = sum(ns for ns in found.values() if ns > 0)
+    return {key: ns / total for key, ns in found.items() if ns > 0}
 
 
 Waits = Mapping[str, Mapping[str, float]]  # what a stage's blocked time waited for, in shares; "" of all stages

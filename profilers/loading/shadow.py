@@ -100,7 +100,7 @@ def _dataset(dataset: Any, notes: list[str]) -> Any:
 def _shared(thing: Any) -> dict[int, Any]:
     """A memo for deepcopy: tensors, arrays and large collections are read, not written, and stay the same object."""
     memo: dict[int, Any] = {}
-    for value in _inside(thing):
+    for value in inside(thing):
         large = isinstance(value, (list, dict, set, tuple)) and len(value) > LARGE
         if large or _is_array(value):
             memo[id(value)] = value
@@ -115,7 +115,7 @@ def used_up(thing: Any) -> str | None:
     """What of it can be read only once, in words; None where nothing was found."""
     import types
 
-    for value in _inside(thing):
+    for value in inside(thing):
         if isinstance(value, types.GeneratorType):
             return f"the generator {value.__name__}"
         if isinstance(value, io.IOBase) and not isinstance(value, (io.BytesIO, io.StringIO)):
@@ -127,7 +127,7 @@ def used_up(thing: Any) -> str | None:
     return None
 
 
-def _inside(thing: Any, depth: int = 5) -> Iterator[Any]:
+def inside(thing: Any, depth: int = 5) -> Iterator[Any]:
     """The object and what it keeps, a few levels down; of long collections the first entries."""
     seen: set[int] = set()
     level = [thing]

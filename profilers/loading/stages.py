@@ -7,17 +7,24 @@ Reading the clocks at a stage's edges costs about 5 µs, so where samples are sm
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import io
+import os
+import stat
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 from .clocks import NOTHING, Input, Spent, own_clock
+from .draws import drawn, random_state
 from .waiting import Sampler
 
 PRICE = 0.02  # of a sample's time, for timing it
 PRICED = 2  # the batch after which a file's price is asked once
+WATCHED = 16  # of so many batches one has its files counted, and is asked whether it drew random numbers
 COLLATE, GETITEM, GETITEMS, NEXT = "collate", "__getitem__", "__getitems__", "next"
 Place = tuple[Any, Any, Any]  # (owner, attribute name or index, what was there)
 
@@ -90,10 +97,11 @@ class Fetching:
         self._number = 0
         self._feed: dict[str, int] = {}  # of the feeder thread since the last batch
         self._sampler = stages.sampler
+        self._dataset: Any = None
 
     def wrap(self, fetcher: Any) -> Any:
         """Its `fetch`, its dataset's calls and its `collate_fn`, from now on timed. The fetcher itself is changed."""
-        collate, fetch = fetcher.collate_fn, fetcher.fetch
+        collate, fetch, self._dataset = fetcher.collate_fn, fetcher.fetch, fetcher.dataset
         if hasattr(fetcher, "dataset_iter"):
             fetcher.dataset_iter = TimedIterator(fetcher.dataset_iter, self._stages)
         else:
@@ -111,13 +119,15 @@ class Fetching:
         stages, sampler, thread = self._stages, self._sampler, threading.get_native_id()
         stages.restart()
         sampler.found.clear()
-        opens = Opens.now()
+        opens = Opens() if self._number % WATCHED == PRICED else None
+        states = random_state(self._dataset) if opens is not None else {}
         read, process, began = Input.now(thread), time.process_time_ns(), stages.clock()
-        sampler.inside = True
+        sampler.inside = began.wall
         try:
-            return fetch(index)
+            with opens or contextlib.nullcontext():
+                return fetch(index)
         finally:
-            sampler.inside = False
+            sampler.inside = 0
             took = stages.clock() - began
             now = Input.now(thread)
             record = {
@@ -125,17 +135,19 @@ class Fetching:
                 "began": began.wall,
                 "spent": _plain(took),
                 "process_cpu": time.process_time_ns() - process,
+                "process_at": process,
                 "stages": {name: _plain(spent) for name, spent in stages.spent.items()},
                 "timed": stages.samples,
                 "size": len(index) if isinstance(index, (list, tuple)) else 1,
                 "waits": [[stage, kind, ns] for (stage, kind), ns in sampler.found.copy().items()],
-                "gil": [sampler.held, sampler.watched],
+                "delays": [[stage, why, ns] for (stage, why), ns in sampler.delays.copy().items()],
                 "read": None if read is None or now is None else _input(now.since(read)),
-                "opens": opens.since(),
+                "opens": None if opens is None else opens.count,
                 "feed": self._feed,
+                "draws": drawn(states, random_state(self._dataset)) if opens is not None else [],
             }
-            if self._number == PRICED and Opens.count:
-                record["file"] = Opens.price()
+            if opens is not None and opens.count and self._number == PRICED:
+                record["file"] = opens.price()
             self._number += 1
             self._feed = {}
             self._write(record)
@@ -286,72 +298,45 @@ def _pipe_name(step: Any) -> str:
 
 
 class Opens:
-    """Files opened through Python's `open` by this process, and the bytes of the last few: counted, never changed.
+    """Files opened through Python's `open` by this process inside `with`, and the calls of the first few.
 
-    C libraries open files by themselves and are not seen.
+    Nothing of them is changed. C libraries open files by themselves and are not seen. Seeing a call costs about as much
+    as a tenth of it, so only some batches are watched.
     """
 
-    count = 0
-    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []  # noqa: RUF012 - of the process, as `open` is
-    original: Any = open
+    def __init__(self) -> None:
+        self.count = 0
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+        self._original: Any = builtins.open
 
-    def __init__(self, count: int) -> None:
-        self._before = count
+    def __enter__(self) -> Self:
+        self._original = original = builtins.open
 
-    @classmethod
-    def now(cls) -> Opens:
-        return cls(cls.count)
+        def opened(file: Any, *args: Any, **keywords: Any) -> Any:
+            self.count += 1
+            if len(self._calls) < 16 and not isinstance(file, int):
+                mode = str(args[0] if args else keywords.get("mode", "r"))
+                if not set(mode) & set("wax+"):
+                    self._calls.append((file, args, keywords))
+            return original(file, *args, **keywords)
 
-    def since(self) -> int:
-        return Opens.count - self._before
+        builtins.open = io.open = opened
+        return self
 
-    @classmethod
-    def price(cls) -> tuple[int, int] | None:
+    def __exit__(self, *_: object) -> None:
+        builtins.open = io.open = self._original
+
+    def price(self) -> tuple[int, int] | None:
         """(CPU ns of opening, reading and closing one of them again, its mean bytes); None where there are too few.
 
         They are in the page cache by now. Only regular files: a pipe would lose what is read.
         """
-        import os
-        import stat
-
-        files = [c for c in cls.calls[:16] if os.path.exists(c[0]) and stat.S_ISREG(os.stat(c[0]).st_mode)]
+        files = [c for c in self._calls if os.path.exists(c[0]) and stat.S_ISREG(os.stat(c[0]).st_mode)]
         size = sum(os.stat(call[0]).st_size for call in files)
         if len(files) < 4 or size > len(files) << 20:
             return None
         began = time.thread_time_ns()
         for path, args, keywords in files:
-            with cls.original(path, *args, **keywords) as file:
+            with self._original(path, *args, **keywords) as file:
                 file.read()
         return (time.thread_time_ns() - began) // len(files), size // len(files)
-
-    @classmethod
-    def watch(cls) -> Callable[[], None]:
-        """From now on; the function returned stops it."""
-        import builtins
-        import io
-
-        cls.original = original = builtins.open
-
-        def opened(file: Any, *args: Any, **keywords: Any) -> Any:
-            cls.count += 1
-            if len(cls.calls) < 16 and not isinstance(file, int):
-                mode = str(args[0] if args else keywords.get("mode", "r"))
-                if not set(mode) & set("wax+"):
-                    cls.calls.append((file, args, keywords))
-            return original(file, *args, **keywords)
-
-        builtins.open = io.open = opened
-
-        def stop() -> None:
-            builtins.open = io.open = original
-
-        return stop
-
-
-def merged(records: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Sums by key."""
-    total: dict[str, int] = defaultdict(int)
-    for record in records:
-        for key, value in record.items():
-            total[key] += value
-    return dict(total)

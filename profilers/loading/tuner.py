@@ -20,6 +20,7 @@ from . import causes
 from .consumer import Loop, Step
 from .doctor import measure, usable_cores
 from .room import Room, batch_bytes, private_bytes
+from .samples import Worker
 from .settings import Setting, changed
 from .shadow import OneShot, plain_loader, random_states, shadow
 from .trouble import explained
@@ -37,10 +38,12 @@ PAIRS = 6
 MOST = 2000  # batches of a bout
 
 
-def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SECONDS) -> Tuned:
+def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SECONDS, redraw: bool = False) -> Tuned:
     """The setting under which `loader` gives batches to step_fn fastest. Changes nothing: `.loader` is a new one.
 
-    Same samples, same order: batch size, sampler and drop_last stay. Raises UsageError where the loader cannot be measured.
+    Same samples, same order, same random draws: batch size, sampler and drop_last stay, and where the dataset draws random
+    numbers so does the number of workers, unless `redraw` allows it to draw others. Raises UsageError where the loader
+    cannot be measured.
     """
     plain = plain_loader(loader)
     before, notes, began = Setting.of(plain), [], time.monotonic()
@@ -54,7 +57,13 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
         undo.enter_context(random_states())
         race = Race(plain, step_fn, notes, seconds / 40)
         undo.callback(race.close)
-        for workers in worth_trying(predicted, before.workers, is_stream(plain)):
+        tied = is_stream(plain)
+        if (draws := drawing(found.workers)) and not redraw and not tied:
+            tied = True
+            notes.append(
+                f"workers stay {before.workers}: the dataset draws random numbers ({', '.join(draws)}), and would draw others; --redraw allows it"
+            )
+        for workers in worth_trying(predicted, before.workers, tied):
             race.enter(before.with_workers(workers))
         race.run(until=began + 0.55 * seconds)
         for setting in variations(race.best, usable_cores(), on_cuda()):
@@ -73,9 +82,14 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
                  time.monotonic() - began, "", tuple(notes))  # fmt: skip
 
 
-def worth_trying(predicted: dict[int, float], current: int, stream: bool) -> list[int]:
-    """Numbers of workers, the most promising first, with the current one. A stream's number says who reads what."""
-    if stream:
+def drawing(workers: Sequence[Worker]) -> list[str]:
+    """What the dataset draws from: its own generators by their kind, without the number of each."""
+    return sorted({name.rstrip("0123456789 ") for worker in workers for name in worker.draws})
+
+
+def worth_trying(predicted: dict[int, float], current: int, tied: bool) -> list[int]:
+    """Numbers of workers, the most promising first, with the current one. Tied: a stream's number says who reads what."""
+    if tied:
         return [current]
     fastest = min(predicted.values())
     hopeful = sorted((ns, n) for n, ns in predicted.items() if ns <= HOPE * fastest)

@@ -5,10 +5,13 @@ anything:
 
 - How late it gets the GIL, its own wait for a core aside. A thread that blocks as it should (a read, a sleep, a lock) has
   given the GIL away, and the sampler is on time. When it is late although the watched thread was not on a CPU, somebody
-  holds the GIL in C.
+  holds the GIL in C. A timer that is late itself wakes the sampler once; the GIL is waited for asleep, and wakes it again.
 - /proc/self/task/<tid>/syscall: the system call the watched thread is in. A process may always read its own.
 
 A blocked thread whose process computes in other threads meanwhile (a decoder's pool) waits for these.
+
+The second thread is a sample of any other thread of its process, such as the one that answers the loop's request for a
+tensor's memory: what keeps it from getting going keeps these as well. `delays` says what that was.
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from .clocks import Delay
 
 Kind = Literal["storage", "network", "sleep", "lock", "child process", "gil", "feeder", "library threads", "unknown"]
 
-PERIOD = 0.002  # seconds; a tick takes about 15 µs: below 1 % of a core
+PERIOD = 0.004  # seconds; a tick takes about 50 µs: 1.3 % of a core, and 3 % of a thread that opens files all the time
 LISTED = 25  # ticks between two looks at which threads there are
 LATE = 0.5  # of the lateness: so much must be neither on the CPU nor queued for the GIL to be the cause
+SLACK = 300_000  # ns: what a sleep overshoots by itself on a busy machine
+Times = tuple[int, int, int]  # of a thread: ns on a core, ns queued for one, times put on one
 
 _FILE, _SLEEP, _LOCK, _SOCKET, _CHILD = "file", "sleep", "lock", "network", "child process"
 SYSCALLS: dict[str, dict[int, str]] = {  # by machine; asm/unistd_64.h, asm-generic/unistd.h
@@ -85,18 +90,31 @@ def split_tick(blocked: int, late: int, busy: int, feeder: int, others: int, see
     return parts
 
 
-class Sampler:
-    """Watches the thread that makes it. `found` counts ns by (stage, kind) while `inside` is true.
+def split_delay(overshoot: int, queued: int, busy: int, running: int) -> dict[str, float]:
+    """Why a thread that should have gone on did not, ns by "queued" | "cpu" | "gil" | "none".
 
-    `held` of `watched` ns the GIL was held by somebody else, inside or not: other threads, which answer the loop, wait too.
+    queued: it waited for a core itself; overshoot: the rest. Above what a sleep overshoots by itself it waited for the
+    GIL: of the watched thread as long as that was busy (`running` of it on a core, else queued with the GIL in its
+    hands), of somebody else beyond.
+    """
+    late = max(0, overshoot - SLACK)
+    own = min(late, busy)
+    computing = own * running / busy if busy else 0.0
+    return {"queued": queued + own - computing, "cpu": computing, "gil": late - own, "none": max(0, overshoot) - late}
+
+
+class Sampler:
+    """Watches the thread that makes it. `found` counts ns by (stage, kind) since `inside`, the perf_counter ns of a fetch's begin.
+
+    `delays` counts ns by which the sampler itself got going later than it should, by (stage, why), inside or not.
     """
 
     def __init__(self) -> None:
-        self.inside = False
+        self.inside = 0  # outside
         self.stage = ""
         self.feeder = 0  # its thread, once it is known
         self.found: Counter[tuple[str, Kind]] = Counter()
-        self.held = self.watched = 0
+        self.delays: Counter[tuple[str, str]] = Counter()
         self._watched = threading.get_native_id()
         self._machine = platform.machine()
         self._stop = False
@@ -129,30 +147,40 @@ class Sampler:
             tick += 1
             stage, inside, began = self.stage, self.inside, time.perf_counter_ns()
             time.sleep(PERIOD)
-            took = time.perf_counter_ns() - began
+            now = time.perf_counter_ns()
+            took, since = now - began, self.inside
             after = self._times()
-            parts = self._split(took, before, after, self._seen(syscall))
-            self.watched += took
-            self.held += parts.get("gil", 0)
-            within = inside and self.inside
+            parts = self._split(took, before, after, self._seen(syscall), self.stage or stage)
             for kind, ns in parts.items():
-                # A tick that reaches over the edge of a fetch may hold a wait for work; a held GIL is the same on both sides.
-                if within or ((inside or self.inside) and kind in ("gil", "feeder")):
-                    self.found[self.stage or stage, kind] += ns
+                # What came before a fetch is a wait for work; a held GIL is the same on both sides of its edges.
+                if kind in ("gil", "feeder"):
+                    self.found[self.stage or stage, kind] += ns if inside or since else 0
+                elif since:
+                    self.found[self.stage or stage, kind] += min(ns, max(0, now - since))
             before = after
         if syscall is not None:
             os.close(syscall)
 
     def _split(
-        self, took: int, before: dict[int, tuple[int, int]], after: dict[int, tuple[int, int]], seen: Kind | None
+        self,
+        took: int,
+        before: dict[int, Times],
+        after: dict[int, Times],
+        seen: Kind | None,
+        stage: str,
     ) -> dict[Kind, int]:
-        own = threading.get_native_id()
-        queued = after[own][1] - before[own][1] if own in before and own in after else 0
-        spent = {thread: sum(now) - sum(before.get(thread, now)) for thread, now in after.items() if thread != own}
+        passed = {thread: [b - a for a, b in zip(before.get(thread, now), now, strict=True)] for thread, now in after.items()}  # fmt: skip
+        _, queued, times = passed.pop(threading.get_native_id(), (0, 0, 0))
+        running, *_ = passed.get(self._watched, (0, 0, 0))
+        spent = {thread: on_cpu + waiting for thread, (on_cpu, waiting, _) in passed.items()}
         busy = spent.pop(self._watched, took)
         feeder = spent.pop(self.feeder, 0)
-        # 0.3 ms: what a sleep overshoots by itself on a busy machine
-        late = max(0, took - queued - int(PERIOD * 1e9) - 300_000)
+        overshoot = took - queued - int(PERIOD * 1e9)
+        if times < 2:  # woken once, by its timer
+            overshoot = min(overshoot, SLACK)
+        for why, ns in split_delay(overshoot, queued, busy, min(running, busy)).items():
+            self.delays[stage if why == "cpu" else "", why] += round(ns)
+        late = max(0, overshoot - SLACK)
         return split_tick(took - busy, late, busy, feeder, max(spent.values(), default=0), seen)
 
     def _list(self) -> None:
@@ -165,7 +193,7 @@ class Sampler:
         for thread in threads - self._delays.keys():
             self._delays[thread] = Delay(thread)
 
-    def _times(self) -> dict[int, tuple[int, int]]:
+    def _times(self) -> dict[int, Times]:
         return {thread: now for thread, delay in self._delays.items() if (now := delay.read()) is not None}
 
     def _seen(self, syscall: int | None) -> Kind | None:

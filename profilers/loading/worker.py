@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .stages import Fetching, Opens, Stages, time_transforms
+from .stages import Fetching, Stages, time_transforms
 from .waiting import Sampler
 
 
@@ -45,7 +45,6 @@ class Watch:
         fetching = Fetching(stages, write)
         if info is not None:
             time_transforms(info.dataset, stages)
-        Opens.watch()
         _time_fetchers(fetching)
         _time_feeder(fetching)
         sampler.start()

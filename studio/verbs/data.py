@@ -19,6 +19,9 @@ def data(
     step: Annotated[Any, Expression("a function of one batch that does what a step does")] = None,
     tune: Annotated[bool, "race other numbers of workers, prefetch, threads and pinning"] = False,
     seconds: Annotated[float | None, "to measure for; 12, with --tune 20"] = None,
+    redraw: Annotated[
+        bool, "with --tune: more or fewer workers though the dataset then draws other random numbers"
+    ] = False,
     into: Annotated[str | None, "with --tune: keep the tuned loader under this name"] = None,
     call: Call,
 ) -> DataReport | OneShotReport | Tuned:
@@ -33,6 +36,8 @@ def data(
         )
     if seconds is not None and seconds <= 0:
         raise UsageError(f"--seconds must be more than 0, and is {seconds:g}")
+    if redraw and not tune:
+        raise UsageError("--redraw is for the tuner: data LOADER --tune --redraw")
     given = {} if seconds is None else {"seconds": seconds}
     if not tune:
         from ...profilers.loading.doctor import data_doctor
@@ -40,7 +45,7 @@ def data(
         return data_doctor(loader, step, **given)
     from ...profilers.loading.tuner import tune_loader
 
-    tuned = tune_loader(loader, step, **given)
+    tuned = tune_loader(loader, step, redraw=redraw, **given)
     if into is not None and call.namespace is not None:
         call.namespace[into] = tuned.loader
     return tuned

@@ -26,7 +26,7 @@ from planted import FAULTS, PAIRS, Pipeline, health, pipelines, planted, seconds
 from mlsys_studio.profilers.loading.doctor import data_doctor
 from mlsys_studio.profilers.loading.report import DataReport
 
-STEPS = 60
+STEPS = 45
 POINTS, NAMED = 0.05, 0.95
 
 
@@ -44,7 +44,7 @@ def plain(p: Pipeline, seed: int) -> float:
 
 def true_share(ill: Pipeline, well: Pipeline, seed: int) -> float:
     """Of an ill step; interleaved, because a machine's speed drifts."""
-    pairs = [(plain(ill, seed), plain(well, seed)) for _ in range(2)]
+    pairs = [(plain(ill, seed), plain(well, seed)) for _ in range(3)]
     return statistics.median(1 - b / a for a, b in pairs)
 
 

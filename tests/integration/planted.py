@@ -23,19 +23,17 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-CHUNK = 65536  # bytes: a pipe's buffer, so that the writer can be one sample ahead and no more
+CHUNK = 65536  # bytes of a sample
+# Storage that reads nothing ahead: it begins when asked, and answers after its pace. Opened for reading and writing, so
+# that no end ever closes, however often workers come and go.
 PACER = """
 import os, sys, threading, time
 pace = float(sys.argv[1])
 def feed(path):
-    while True:
-        file = os.open(path, os.O_WRONLY)
-        try:
-            while True:
-                time.sleep(pace)
-                os.write(file, bytes(65536))
-        except BrokenPipeError:
-            os.close(file)
+    asked, file = os.open(path + ".asked", os.O_RDWR), os.open(path, os.O_RDWR)
+    while os.read(asked, 1):
+        time.sleep(pace)
+        os.write(file, bytes(65536))
 for path in sys.argv[2:]:
     threading.Thread(target=feed, args=(path,), daemon=True).start()
 sys.stdin.read()
@@ -84,7 +82,7 @@ class Planted(Dataset):
         self.p = p
         self.transform = Arithmetic(p.arithmetic)
         self._tiny = f"{p.folder}/tiny/"
-        self._pipe: int | None = None
+        self._storage: tuple[int, int] | None = None  # where it is asked, where it answers
         self._holder: threading.Thread | None = None
 
     def __len__(self) -> int:
@@ -98,6 +96,8 @@ class Planted(Dataset):
             self._holder.start()
         if p.pace and index >= p.cached * p.length:
             self._read(number)
+        elif p.pace:
+            (p.folder / "cached").read_bytes()
         if p.slow and number == 0:
             time.sleep(p.slow)
         for i in range(p.files):
@@ -108,11 +108,14 @@ class Planted(Dataset):
         return self.transform(torch.zeros(256))
 
     def _read(self, number: int) -> None:
-        if self._pipe is None:
-            self._pipe = os.open(self.p.folder / f"storage{number}", os.O_RDONLY)
+        if self._storage is None:
+            path = f"{self.p.folder}/storage{number}"
+            self._storage = os.open(f"{path}.asked", os.O_RDWR), os.open(path, os.O_RDWR)
+        asked, answered = self._storage
+        os.write(asked, b"?")
         left = CHUNK
         while left:
-            left -= len(os.read(self._pipe, left))
+            left -= len(os.read(answered, left))
 
     def _hold(self) -> None:
         libc = ctypes.PyDLL(None)  # unlike CDLL it keeps the GIL
@@ -159,7 +162,9 @@ def planted(p: Pipeline, seed: int) -> Iterator[tuple[DataLoader, Callable[[Any]
             pipes = [p.folder / f"storage{i}" for i in range(8)]  # a tuner starts more workers
             for pipe in pipes:
                 os.mkfifo(pipe)
+                os.mkfifo(f"{pipe}.asked")
             command = [sys.executable, "-c", PACER, str(p.pace), *map(str, pipes)]
+            (p.folder / "cached").write_bytes(bytes(CHUNK))
             pacer = undo.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
             undo.callback(pacer.kill)
         _hogs(p, undo)
@@ -215,12 +220,12 @@ def seconds_a_step(loader: DataLoader, step: Callable[[Any], None], steps: int, 
             for batch in loader:
                 step(batch)
         return (time.perf_counter() - began) / (epochs * count)
-    iterator = iter(loader)
-    for _ in range(skip):
-        step(next(iterator))
-    began = time.perf_counter()
-    for _ in range(steps):
-        step(next(iterator))
+    iterator, began = iter(loader), 0.0
+    for number in range(skip + steps):
+        if number == skip:
+            began = time.perf_counter()
+        batch = next(iterator)  # as in a loop, the last one stays until this one is there
+        step(batch)
     took = (time.perf_counter() - began) / steps
     del iterator
     _end(loader)

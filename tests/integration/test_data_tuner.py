@@ -25,7 +25,7 @@ class Numbers(Dataset):
     def __len__(self) -> int:
         return 60
 
-    def __getitem__(self, index: int) -> int:
+    def __getitem__(self, index: int) -> float:
         time.sleep(0.002)
         return index
 
@@ -90,15 +90,46 @@ def test_a_loader_that_is_good_is_left_alone():
     assert tuned.line == "loader as it is"
 
 
+class Drawing(Numbers):
+    """As augmentations do: each sample draws, from the process or from a generator of the dataset's own."""
+
+    def __init__(self, own: bool) -> None:
+        self.own = torch.Generator().manual_seed(5) if own else None
+
+    def __getitem__(self, index: int) -> float:
+        time.sleep(0.004)
+        return index + torch.rand((), generator=self.own).item()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_dataset_that_draws_keeps_its_workers_and_so_its_draws(own):
+    """Witness: the loader itself, from the same seed; two workers would be twice as fast."""
+    torch.manual_seed(1)
+    expected = epochs(DataLoader(Drawing(own), batch_size=6, shuffle=True, collate_fn=as_list))
+    torch.manual_seed(1)
+    tuned = tune_loader(DataLoader(Drawing(own), batch_size=6, shuffle=True, collate_fn=as_list), seconds=1)
+    assert epochs(tuned.loader) == expected
+    assert "draws random numbers" in " ".join(tuned.notes)
+    assert "torch" in " ".join(tuned.notes)
+    redrawn = tune_loader(DataLoader(Drawing(own), batch_size=6), seconds=1, redraw=True)
+    assert {point.setting.workers for point in redrawn.points} > {0}
+
+
+def test_a_dataset_that_draws_nothing_may_have_other_workers():
+    tuned = tune_loader(DataLoader(Numbers(), batch_size=6), seconds=1)
+    assert not any("draws" in note for note in tuned.notes)
+    assert {point.setting.workers for point in tuned.points} > {0}
+
+
 def test_a_stream_keeps_its_number_of_workers():
     """Each worker reads a share that its number decides: another number is another order."""
-    assert worth_trying({0: 1.0, 1: 0.1, 2: 0.05}, 2, stream=True) == [2]
+    assert worth_trying({0: 1.0, 1: 0.1, 2: 0.05}, 2, tied=True) == [2]
     loader = DataLoader(PlantedStream(Planted(Pipeline(length=400))), batch_size=4, num_workers=1)
     assert tune_loader(loader, lambda batch: time.sleep(0.002), seconds=2).after.workers == 1
 
 
 def test_only_what_the_model_hopes_for_is_raced():
-    assert worth_trying({0: 9.0, 1: 5.0, 2: 2.5, 3: 2.4, 4: 2.4}, 0, stream=False) == [0, 3, 4, 2]
+    assert worth_trying({0: 9.0, 1: 5.0, 2: 2.5, 3: 2.4, 4: 2.4}, 0, tied=False) == [0, 3, 4, 2]
 
 
 def test_variations_of_the_winner():

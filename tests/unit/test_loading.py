@@ -11,7 +11,7 @@ from mlsys_studio.profilers.loading.clocks import Spent
 from mlsys_studio.profilers.loading.consumer import Turn
 from mlsys_studio.profilers.loading.model import Pipeline
 from mlsys_studio.profilers.loading.samples import Feed, Worker, slow_worker, worker
-from mlsys_studio.profilers.loading.waiting import kind_of, split_tick
+from mlsys_studio.profilers.loading.waiting import kind_of, split_delay, split_tick
 from mlsys_studio.profilers.loading.what_if import best_workers, cached, what_if
 
 MS = 1_000_000
@@ -54,7 +54,7 @@ def record(draw: random.Random) -> dict:
     return {
         "number": 0, "began": 0, "spent": [whole, cpu, queued], "process_cpu": cpu, "stages": stages,
         "timed": draw.randint(1, size), "size": size, "waits": [["__getitem__", "storage", draw.randint(0, 5)]],
-        "gil": [0, 0], "read": None, "opens": 0, "feed": {},
+        "process_at": 0, "delays": [], "read": None, "opens": 0, "feed": {},
     }  # fmt: skip
 
 
@@ -94,6 +94,20 @@ def test_a_tick_is_split_without_a_rest(seed):
 )
 def test_what_a_blocked_thread_waits_for(ticked, expected):
     assert split_tick(**ticked) == expected
+
+
+@pytest.mark.parametrize(
+    ("delayed", "expected"),
+    [  # a sleep that ends 5 ms late; 0.3 ms of it are its own
+        (dict(overshoot=5 * MS, queued=0, busy=7 * MS, running=7 * MS), {"cpu": 4.7 * MS, "none": 0.3 * MS}),
+        (dict(overshoot=5 * MS, queued=0, busy=8 * MS, running=2 * MS), {"cpu": 1.175 * MS, "queued": 3.525 * MS, "none": 0.3 * MS}),
+        (dict(overshoot=5 * MS, queued=MS, busy=0, running=0), {"gil": 4.7 * MS, "queued": MS, "none": 0.3 * MS}),
+        (dict(overshoot=int(0.1 * MS), queued=0, busy=2 * MS, running=2 * MS), {"none": 0.1 * MS}),
+        (dict(overshoot=-5, queued=0, busy=0, running=0), {}),
+    ],
+)  # fmt: skip
+def test_why_a_thread_gets_going_late(delayed, expected):
+    assert {why: ns for why, ns in split_delay(**delayed).items() if ns} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +188,29 @@ def test_work_is_the_cause_where_it_would_not_fit_even_alone():
     assert causes_of(looped(23, 12), both, 2)[0].name == "CPU: transform A"
 
 
+def test_two_that_hide_behind_each_other_are_both_named():
+    """Two workers of 40 ms of storage are 20 a step; so is a step of 8 with a checkpoint of 12. Without either, still 20."""
+    both = [fetched(i, {("__getitem__", "storage"): 40.0 * MS}) for i in range(2)]
+    found = causes_of(looped(0, 20, places={"checkpoint": Spent(12 * MS, 0, 0)}), both, 2)
+    assert {c.name: round(c.share, 3) for c in found} == {"storage": 0.3, "checkpoint": 0.3}
+
+
+def test_an_answer_that_waits_for_a_computing_stage_is_that_stages():
+    """Two workers compute 10 ms a batch, 5 a step; the loop works 6 ms and waits 14 for an answer, nine tenths held up."""
+    both = [fetched(i, {("transform A", "cpu"): 10.0 * MS}, delays={("transform A", "cpu"): 0.9, ("", "none"): 0.1}) for i in range(2)]  # fmt: skip
+    turn = Turn(Spent(14 * MS, 0, 0), Spent(6 * MS, 0, 0), unpickle=14 * MS, answer=14 * MS)
+    loop = Loop(turns=(turn,) * 8, first_excess=0, epoch=None, cpu=None, has_step=True)
+    assert [(c.name, round(c.share, 3)) for c in causes_of(loop, both, 2)] == [("CPU: transform A", 0.63), ("transfer", 0.07)]  # fmt: skip
+
+
+def test_without_a_transfer_its_cpu_time_is_free_too():
+    """30 ms to receive a batch and 30 to send it, all on a core of two: 30 a step; without, 2 ms of the loop's own."""
+    sender = fetched(parts={("__getitem__", "cpu"): 0.1 * MS}, feed=Feed(pickle_cpu=10.0 * MS, send_cpu=20.0 * MS), process_cpu=30.1 * MS)  # fmt: skip
+    turn = Turn(Spent(30 * MS, 30 * MS, 0), Spent(2 * MS, 0, 0), receive=20 * MS, unpickle=10 * MS, receiving_cpu=30 * MS)  # fmt: skip
+    loop = Loop(turns=(turn,) * 8, first_excess=0, epoch=None, cpu=None, has_step=True)
+    assert [(c.name, round(c.share, 3)) for c in causes_of(loop, [sender], 1, cores=2)] == [("transfer", 0.938)]
+
+
 def test_one_slow_worker_is_named_before_what_makes_it_slow():
     """In order, every second batch is the slow one's: 40 / 2 = 20 ms a step, 10 / 2 with two like the other."""
     workers = [fetched(0, {("__getitem__", "sleep"): 40.0 * MS}), fetched(1, {("__getitem__", "sleep"): 10.0 * MS})]
@@ -195,7 +232,7 @@ def test_a_first_batch_is_spread_over_its_epoch():
 
 
 def test_a_checkpoint_in_the_step_is_a_cause():
-    (cause,) = causes_of(looped(0, 20, places={"checkpoint": 15 * MS}), [fetched()], 2)
+    (cause,) = causes_of(looped(0, 20, places={"checkpoint": Spent(15 * MS, 0, 0)}), [fetched()], 2)
     assert (cause.name, cause.share) == ("checkpoint", pytest.approx(0.75, abs=0.01))
 
 
