@@ -59,14 +59,15 @@ def passed(hit: Hit, lines: Sequence[Line], parts: Sequence[Kind], rules: Rules)
     """Was it dealt with at once, as the next lines of the same process say, or did steps go on after it?"""
     if hit.cause.category in LASTING or hit.index + 1 >= len(lines):
         return False
-    who, steps, near = (hit.line.source, hit.line.rank), 0, 0
+    who, steps, near, dealt_with = (hit.line.source, hit.line.rank), 0, 0, False
     after = slice(hit.index + 1, hit.index + 1 + LONGEST_WAIT)
     for line, kind in zip(lines[after], parts[after], strict=True):
-        if (line.source, line.rank) != who or kind != "log":
+        if (line.source, line.rank) != who or kind != "log" or not line.text.strip():
             continue
-        near += 1
-        if near <= SOON and line.level not in ("error", "warning") and rules.handled.search(line.text):
+        if dealt_with:  # a retry that is announced at the very end is not known to have worked
             return True
+        near += 1
+        dealt_with = near <= SOON and line.level not in ("error", "warning") and bool(rules.handled.search(line.text))
         steps += _BAR not in line.text and bool(rules.progress.search(line.text))
         if steps >= STEPS:
             return True

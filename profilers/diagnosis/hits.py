@@ -41,8 +41,9 @@ _SETTING = re.compile(
     r"['\"]?[A-Za-z_][\w ./-]{0,40}['\"]?(?:\s*[:=]\s*(?:[\w.+*\"'-]{1,24}|[\[{(][\])}]?)(?:[,;]\s*[A-Za-z_][\w ./-]{0,40}(?=[:=])|[,;]?\s*$))+$)",
     re.IGNORECASE,
 )
+_NAMES_ITS_TYPE = re.compile(r"\b[A-Z]\w*(?:Error|Exception)\b")  # a warning above a traceback that is about it
 _LOUD = re.compile(
-    r"NVRM|link status|^EXT4-fs|Xid(?!: 0 )|NCCL WARN|oom.?kill(?!\w*[ :=]+0\b)|Out of memory: Kill|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
+    r"NVRM|link status|^EXT4-fs|Xid(?!: 0 )|NCCL WARN|oom.?kill(?!\w*[ :=]+0\b)|[Oo]ut of memory: Kill|The actor is dead because its worker|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
 )
 
 
@@ -102,7 +103,9 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             its = [(signal, named) for signal, named in its if signal.tier == "certain"]
             if not its:
                 continue
-        found_here = _judged(lines, index, its, exception, who in speaking, rules) if its else []
+        told = kinds[index + 1 : index + 2] == ["header"] and _NAMES_ITS_TYPE.search(line.text)
+        raised = who in speaking or bool(told)
+        found_here = _judged(lines, index, its, exception, raised, rules) if its else []
         if exception and not events and not found_here:
             cause = rules.cause("code_error", "invalid_argument")
             found_here = [Hit(line, index, cause, STRENGTH["hint"], 0, False, exception[0])]

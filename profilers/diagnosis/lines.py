@@ -32,6 +32,7 @@ _PREFIXES = tuple(
         r"\[pod/(?P<host>[^\]/\s]+)[^\]\s]*\] ?",
         r"(?:stdout|stderr) [FP] ?",
         r"[a-z][\w.-]*[-_]\d+ +\| ?",
+        r"[a-z][\w.-]{1,24}: (?=(?:DEBUG|INFO|WARN(?:ING)?|ERROR|CRITICAL|FATAL)\b)",
         r"\[[\w.]+\](?=\[(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\])",
         r"\((?P<who>[A-Za-z_]\w*(?: [\w.]+)?)(?P<more>(?:[ ,]+[\w-]+=[^\s,)]+)+)\)\s?",
         rf"\[?{_DATE}[T ]{_TIME}{_ZONE}(?P<tag>(?: [A-Z]{{2,3}}\d+)*)\]?[:,]?\s?",

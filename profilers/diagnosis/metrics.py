@@ -32,6 +32,7 @@ _EVALUATION = re.compile(r"\b(?:eval|val|valid|validation|test|dev)\w*[ /_.-]?\w
 _LONGEST_KEY = 24  # letters
 LATE = 1000  # steps, after which the loss scale has been found
 SPIKE, DIVERGED, EXPLODED = 1.8, 2.0, 50.0  # times the median before, the least before, the median norm before
+CALM = 1.3  # times the median before
 RAN_AWAY = 1000.0  # times the least before, at the end
 
 
@@ -142,9 +143,10 @@ def _spike(losses: Sequence[Point], norms: Sequence[Point]) -> Finding | None:
     values = [point.value for point in losses]
     for i in range(3, len(values) - 1):
         before = median(values[max(0, i - 50) : i])
-        if before <= 0 or values[i] < SPIKE * before or values[i] - before < 0.5:
+        rising = values[i - 1] > CALM * before  # from a calm course only
+        if before <= 0 or rising or values[i] < SPIKE * before or values[i] - before < 0.5:
             continue
-        calm = sum(value < 1.3 * before for value in values[i + 1 :])
+        calm = sum(value < CALM * before for value in values[i + 1 :])
         lines = {point.line.number for point in losses[max(0, i - 4) : i + 4]}
         usual = median([point.value for point in norms]) if norms else 0
         quiet = min((point.value for point in norms if point.value > 0), default=0)

@@ -8,11 +8,13 @@ was survived (work went on after it) is no failure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .case import PASSED, Reading, read
 from .diagnosis import HEALTHY, Alternative, Check, Diagnosis, Evidence, Fix, Link
 from .hits import LEAST, Consequence, Hit
 from .lines import Line
+from .missing_rank import missing_rank
 from .rules import Cause, Rules
 from .survival import cut_off, survived
 
@@ -64,14 +66,24 @@ def decided(reading: Reading, ranked: Sequence[Hit]) -> Diagnosis:
         for hit in reading.hits
         if (hit.cause.category, hit.cause.id) == (best.cause.category, best.cause.id) and not hit.soft
     ]
-    evidence = _distinct([best, *its])[:MOST_EVIDENCE]
+    evidence = [_evidence(hit.line) for hit in _distinct([best, *its])[:MOST_EVIDENCE]]
+    links = chain(best, ranked, reading.consequences)
+    summary = _summary(best, reading)
+    waits = best.cause.category == "collective_hang" and missing_rank(reading.lines, reading.kinds, its)
+    if waits:
+        evidence.insert(0, _evidence(waits))
+        links = (
+            _link(waits, f"rank {waits.rank} did not come to the collective", best.cause.id, "cause"),
+            *_then(links),
+        )
+        summary += f" The others waited for rank {waits.rank}, whose last line is {waits.number}."
     return Diagnosis(
         category=best.cause.category,
         cause=best.cause.id,
         confidence=round(sure, 2),
-        summary=_summary(best, reading),
-        evidence=tuple(_evidence(hit.line) for hit in evidence),
-        chain=chain(best, ranked, reading.consequences),
+        summary=summary,
+        evidence=tuple(evidence),
+        chain=links,
         fix=tuple(Fix(*fix) for fix in best.cause.fixes),
         checks=_checks(best.cause),
         alternatives=_alternatives(best, others, sure),
@@ -120,6 +132,11 @@ def chain(best: Hit, ranked: Sequence[Hit], consequences: Sequence[Consequence])
         if e.index > best.index
     ]
     return tuple([*links, *(link for _, link in sorted(events, key=lambda pair: pair[0]))][:MOST_LINKS])
+
+
+def _then(links: tuple[Link, ...]) -> tuple[Link, ...]:
+    """The same events, all of them as what followed."""
+    return tuple(replace(link, role="consequence") for link in links)
 
 
 def _first_events(consequences: Sequence[Consequence]) -> list[Consequence]:

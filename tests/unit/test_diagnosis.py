@@ -119,6 +119,63 @@ def test_ranks_of_joined_files_and_of_the_launchers_table():
     assert diagnose(table).evidence[0].rank == 6
 
 
+WAITED = """\
+[rank0]: step 4 done
+[rank1]: step 4 done
+[rank2]: step 4 done
+[rank2]: reading shard 17
+[rank0]: RuntimeError: [unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete
+[rank1]: RuntimeError: [unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete
+"""
+
+
+def test_a_hang_is_the_matter_of_the_rank_that_did_not_come():
+    found = diagnose(WAITED)
+    assert (found.category, found.evidence[0].rank, found.evidence[0].line) == ("collective_hang", 2, 4)
+    assert {link.role for link in found.chain[1:]} == {"consequence"}
+    named = (
+        "Rank 1 successfully reached monitoredBarrier, but received errors while waiting for send/recv from rank 0.\n"
+    )
+    assert diagnose("[rank0]: saving\n[rank1]: RuntimeError: " + named).evidence[0].rank == 0
+    nobody = WAITED.replace("[rank2]", "[rank1]")  # all that are known have complained
+    assert diagnose(nobody).evidence[0].line == 5
+
+
+# Words that hold others: install (stall), import (port), inference (inf), compile (mpi); and what they are not.
+HOLD_OTHERS = {
+    "ImportError: DeepEP is not available. Please install the DeepEP package": ("dist_init", "collective_hang"),
+    "ValueError: transfer inference is supported only for video outputs": ("numerical",),
+    "RuntimeError: torch.compile is not supported on Python 3.15+": ("dist_init",),
+    "ValueError: No video stream in /data/clip.mp4": ("gpu_oom",),
+    "ValueError: --radix-eviction-policy requires a threshold": ("job_scheduler",),
+}
+
+
+@pytest.mark.parametrize("message", HOLD_OTHERS)
+def test_a_word_within_a_word_names_no_failure(message: str):
+    assert diagnose(message + "\n").category not in HOLD_OTHERS[message]
+
+
+def test_a_tracebacks_last_line_is_its_exception_whatever_its_type():
+    frames = 'Traceback (most recent call last):\n  File "a.py", line 3, in <module>\n    run()\n'
+    assert diagnose(frames + "Exception: CUDA out of memory\n").category == "gpu_oom"
+    assert diagnose(frames + "app.Refused: [Errno 28] No space left on device\n").category == "storage_io"
+    wrapped = "RuntimeError: \n        the worker could not start: No space left on device\n"
+    assert diagnose(frames + wrapped).category == "storage_io"
+
+
+def test_the_losses_of_two_ranks_are_two_courses():
+    steps = [f"[rank{rank}]: step {n} loss {(6 if rank else 2) - n / 50:.2f}\n" for rank in (0, 1) for n in range(8)]
+    assert diagnose("".join(steps)).category == "healthy"
+
+
+def test_a_retry_announced_at_the_end_is_not_known_to_have_worked():
+    waits = "[c10d] The client socket has timed out after 60000ms while trying to connect to (node-0, 29500).\n"
+    again = "[c10d] TCP client failed to connect to node-0:29500 - retrying (try=0)\n"
+    assert diagnose(waits + again).category == "dist_init"
+    assert diagnose(waits + again + "step 1 loss 2.0\n").category == "healthy"
+
+
 def test_words_in_quoted_source_did_not_happen():
     found = diagnose('  File "a.py", line 3, in f\n    raise MemoryError("CUDA out of memory")\nKeyError: \'labels\'\n')
     assert found.category == "data_format"
