@@ -7,6 +7,7 @@ meta device), succeeds. The traceback that IPython keeps holds every tensor of i
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,17 @@ from ..profilers.diagnosis.checks import confirm
 from ..profilers.diagnosis.diagnose import diagnose
 from ..profilers.diagnosis.diagnosis import Diagnosis, Evidence, Fix
 from ..profilers.errors import UsageError
+from .probing import Failed, probe
 from .stale import stale_state
 from .tensors import Told, described, tensors_of
 from .verified import mended_line
 
 MOST = 8  # tensors told
+_ASYNCHRONOUS = re.compile(r"CUDA error: (?!out of memory|invalid device ordinal|no kernel image)|device-side assert")
+_LOST = (
+    "A CUDA error is told late, and this kernel's CUDA context is lost: restart the kernel, type this before anything "
+    "touches CUDA, and run all cells again; the line that then fails is the right one. (A script: mlsys diagnose --again 'python train.py')"
+)
 
 
 def explain_last(namespace: dict[str, Any], *, rule_files: Sequence[Path] = (), check: bool = False) -> Diagnosis:
@@ -32,7 +39,8 @@ def explain_last(namespace: dict[str, Any], *, rule_files: Sequence[Path] = (), 
     if error is None:
         raise UsageError("no cell has failed here since the kernel started; type `%mlsys diagnose FILE` for a log")
     found = explain(error, namespace, rule_files=rule_files)
-    found = confirm(found) if check else found
+    if check:
+        found = probe(confirm(found), Failed(*own_frame(error), namespace))
     freed = let_go(error)
     note = f"{freed / 2**20:.0f} MiB of GPU memory that the traceback kept were freed" if freed > 2**20 else ""
     return replace(found, notes=(*found.notes, *([note] if note else [])))
@@ -41,7 +49,7 @@ def explain_last(namespace: dict[str, Any], *, rule_files: Sequence[Path] = (), 
 def explain(error: BaseException, namespace: Mapping[str, Any], *, rule_files: Sequence[Path] = ()) -> Diagnosis:
     """`diagnose(error)`, with the tensors of the failing line, the argument that is wrong, and what is stale."""
     found = diagnose(error, rule_files=rule_files)
-    frame, line = _own_frame(error)
+    frame, line = own_frame(error)
     told = list(tensors_of(frame, line))[:MOST] if frame is not None else []
     evidence = [Evidence("this notebook", line, None, None, None, described(each)) for each in told]
     stale = stale_state(error, frame, namespace)
@@ -51,6 +59,8 @@ def explain(error: BaseException, namespace: Mapping[str, Any], *, rule_files: S
     )
     if stale:
         fixes.insert(0, Fix(stale, "restart the kernel and run all cells from the top"))
+    if _ASYNCHRONOUS.search(str(error)):
+        fixes.insert(0, Fix(_LOST, "%env CUDA_LAUNCH_BLOCKING=1"))
     wrong = wrong_argument(error, told)
     summary = " ".join(part for part in (found.summary, wrong, stale) if part)
     return replace(found, summary=summary, evidence=(*evidence, *found.evidence), fix=tuple(fixes))
@@ -99,7 +109,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _own_frame(error: BaseException) -> tuple[FrameType | None, int]:
+def own_frame(error: BaseException) -> tuple[FrameType | None, int]:
     """The innermost frame of the user's code, not of a library, and its line."""
     found: tuple[FrameType | None, int] = (None, 0)
     for frame, line in traceback.walk_tb(error.__traceback__):

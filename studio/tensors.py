@@ -26,6 +26,12 @@ class Told:
 
 def tensors_of(frame: FrameType, line: int) -> Iterator[Told]:
     """In the order in which the line names them; a module stands for its first parameter."""
+    for name, value in values_of(frame, line):
+        yield Told(name, tuple(value.shape), str(value.dtype).removeprefix("torch."), str(value.device), _finite(value))
+
+
+def values_of(frame: FrameType, line: int) -> Iterator[tuple[str, Any]]:
+    """(name, tensor) of those that the line names, each once."""
     torch = sys.modules.get("torch")
     if torch is None:
         return
@@ -35,9 +41,7 @@ def tensors_of(frame: FrameType, line: int) -> Iterator[Told]:
             name, value = f"{name} (its first parameter)", next(value.parameters(), None)
         if value is not None and isinstance(value, torch.Tensor) and name not in seen:
             seen.add(name)
-            yield Told(
-                name, tuple(value.shape), str(value.dtype).removeprefix("torch."), str(value.device), _finite(value)
-            )
+            yield name, value
 
 
 def described(told: Told) -> str:

@@ -21,6 +21,7 @@ def diagnose(
     log: Annotated[str | None, "a log (also .gz), a folder with one log a rank, or - for standard input"] = None,
     *,
     check: Annotated[bool, "run the confirming checks on this machine: read-only, at most 5 s each"] = False,
+    again: Annotated[str | None, "a command to run once more with blocking CUDA launches, for its output"] = None,
     rules: Annotated[list[Path], "files with rules of your own; profilers/diagnosis/rules.py shows their form"] = [],  # noqa: B006 - the parser reads it, nobody writes it
     call: Call,
 ) -> Diagnosis:
@@ -34,7 +35,14 @@ def diagnose(
     from ...profilers.errors import UsageError
     from ..diagnosed import remember
 
-    if log is not None:
+    if again is not None:
+        from ..again import output_of
+
+        if log is not None:
+            raise UsageError("diagnose takes a log or --again, not both; leave one of them out")
+        found = found_in(output_of(again), rule_files=rules)
+        found = confirm(found) if check else found
+    elif log is not None:
         found = found_in(_stdin() if log == "-" else Path(log), rule_files=rules)
         found = confirm(found) if check else found
     elif call.namespace is not None:

@@ -9,8 +9,11 @@ import weakref
 import pytest
 import torch
 
-from mlsys_studio import UsageError
-from mlsys_studio.studio.diagnosing import explain, explain_last
+from mlsys_studio import UsageError, diagnose
+from mlsys_studio.profilers.diagnosis.diagnosis import Check, Diagnosis
+from mlsys_studio.studio.again import output_of
+from mlsys_studio.studio.diagnosing import explain, explain_last, own_frame
+from mlsys_studio.studio.probing import Failed, holders, probe
 from mlsys_studio.studio.stale import stale_state
 
 
@@ -80,3 +83,64 @@ def test_without_an_exception_it_says_what_to_type(monkeypatch):
         monkeypatch.setattr(sys, name, None, raising=False)
     with pytest.raises(UsageError, match="diagnose FILE"):
         explain_last({})
+
+
+def answers(work, namespace=None) -> dict[str, tuple[str | None, str]]:
+    """{probe: (verdict, what was found)} for one that fails there."""
+    error = raised(work)
+    checks = tuple(Check("", "", probe=name) for name in ("finite", "labels", "cuda_fork", "gpu_memory"))
+    asked = Diagnosis(None, None, 0.0, "", checks=checks)
+    told = probe(asked, Failed(*own_frame(error), namespace or {}))
+    return {check.probe: (check.result, check.found) for check in told.checks}
+
+
+@pytest.mark.parametrize(("labels", "verdict"), [([0, 3], "refuted"), ([0, 4], "confirmed"), ([-1, 2], "confirmed")])
+def test_labels_are_held_against_the_classes(labels: list[int], verdict: str):
+    """Witness: four columns of scores; -100 is what torch's losses pass over."""
+    scores, y = torch.zeros(3, 4), torch.tensor([*labels, -100])
+
+    def work():
+        raise ValueError(f"{scores} {y}")
+
+    assert answers(work)["labels"] == (verdict, f"y holds {min(labels)} to {max(labels)}, scores has 4 classes")
+
+
+def test_a_batch_is_looked_through_for_what_is_not_finite():
+    clean, torn = torch.ones(4), torch.tensor([1.0, float("inf")])
+    assert answers(lambda: clean @ torn)["finite"] == ("confirmed", "not finite: torn")
+    assert answers(lambda: clean @ clean[:2])["finite"] == ("refuted", "finite: clean")
+    assert answers(lambda: [].pop())["finite"][0] == "inconclusive"
+
+
+def test_what_this_kernel_holds_is_told_once_a_storage():
+    big, layer = torch.zeros(1000), torch.nn.Linear(2, 3)
+    assert holders({"big": big, "view": big[:10], "layer": layer, "x": 1}, "cpu") == [("big", 4000), ("layer", 36)]
+
+
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="this process uses CUDA")
+def test_without_cuda_no_fork_is_at_fault():
+    assert answers(lambda: [].pop())["cuda_fork"][0] == "refuted"
+
+
+def test_an_asynchronous_error_says_that_the_context_is_lost_and_what_to_type():
+    found = explain(RuntimeError("CUDA error: device-side assert triggered"), {})
+    assert found.fix[0].command == "%env CUDA_LAUNCH_BLOCKING=1" and "restart the kernel" in found.fix[0].text
+    assert explain(RuntimeError("CUDA error: out of memory"), {}).fix[0].command != found.fix[0].command
+
+
+def test_a_command_is_run_again_with_blocking_launches(tmp_path, capfd):
+    """Witness: the environment that the script itself saw."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os\nprint('blocking', os.environ['CUDA_LAUNCH_BLOCKING'], flush=True)\nopen('/no/such/folder/file.txt')\n"
+    )
+    said = b"".join(output_of(f"{sys.executable} {script}"))
+    assert b"blocking 1" in said and b"exit code: 1" in said
+    assert diagnose([said]).category == "config_permission"
+    assert "blocking 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "no-such-program-at-all x", "python 'open"])
+def test_what_cannot_run_again_says_so(command: str):
+    with pytest.raises(UsageError, match="--again"):
+        list(output_of(command))
