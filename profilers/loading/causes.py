@@ -18,7 +18,7 @@ from ..neighbours import CpuTime
 from ..views.units import bandwidth, duration, number, percent, size
 from .clocks import NOTHING
 from .consumer import Turn
-from .model import HELD, RECEIVE, Parts, Pipeline
+from .model import HELD, RECEIVE, Handing, Parts, Pipeline
 from .samples import COLLATE, Worker, mean_parts, slow_worker
 
 NAMED = 0.05  # of a step: a smaller loss is no cause worth naming
@@ -62,6 +62,7 @@ class Loop:
     epoch: int | None
     cpu: CpuTime | None
     has_step: bool
+    handing: Handing | None = None  # without workers: what one of them would add
     copy_excess: float = 0.0  # ns a step that the copy to the device takes longer than from pinned memory
 
     @property
@@ -117,7 +118,9 @@ def pipeline(loop: Loop, workers: Sequence[Worker], count: int, cores: float, in
     cpu += statistics.fmean(t.work.cpu + t.wait.cpu for t in turns) if count else 0.0
     feed = statistics.fmean(w.feed.work for w in workers) if workers and count else 0.0
     others = loop.cpu.others * loop.wall if loop.cpu is not None else 0.0
-    return Pipeline(count, {k: ns for k, ns in parts.items() if ns}, fetch, feed, cpu, cores, in_order, others)
+    return Pipeline(
+        count, {k: ns for k, ns in parts.items() if ns}, fetch, feed, cpu, cores, in_order, others, loop.handing
+    )
 
 
 def _received(turns: Sequence[Turn], workers: Sequence[Worker]) -> dict[tuple[str, str], float]:

@@ -118,17 +118,18 @@ class Loop:
         return self.result.batch
 
     def run(self, step: Step | None, skip: int, least: int, seconds: float, most: int) -> Consumed:
-        """At least `least` turns after the first `skip`, and up to `most` as fit into `seconds`; into a new result."""
+        """At least `least` turns after the first `skip`, and as fit into `seconds`; at most `most`, or half a second of them."""
         kept, self.result = self.result, Consumed(starts=self.result.starts, epochs=self.result.epochs)
         batch = kept.batch
         if self._iterator is None:
             batch = self.first()
         assert self._iterator is not None
         with _places() as places:
-            deadline, cpu = time.perf_counter() + seconds, CpuTime.now()
+            began, cpu = time.perf_counter(), CpuTime.now()
+            deadline, brief = began + seconds, began + min(0.5, seconds)
             number, fresh = -skip, True
             self.receiving.take()
-            while number < least or (time.perf_counter() < deadline and number < most):
+            while number < least or ((now := time.perf_counter()) < deadline and (number < most or now < brief)):
                 if number == 0 and fresh:
                     self.result.began, cpu, fresh = time.perf_counter_ns(), CpuTime.now(), False
                 places.clear()
@@ -150,8 +151,8 @@ class Loop:
                     self.result.turns.append(Turn(wait, worked - clock, *received, inside))
                 number += 1
             self.result.ended = time.perf_counter_ns()
-            now = CpuTime.now()
-            self.result.cpu = None if now is None or cpu is None else now.since(cpu)
+            after = CpuTime.now()
+            self.result.cpu = None if after is None or cpu is None else after.since(cpu)
         self.result.batch = batch
         return self.result
 

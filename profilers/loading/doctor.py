@@ -22,7 +22,7 @@ from ..errors import UsageError
 from . import causes
 from .consumer import Consumed, Loop, Step, replay
 from .report import DataReport, OneShotReport
-from .samples import Worker, read_records, worker
+from .samples import Worker, read_workers
 from .shadow import OneShot, plain_loader, random_states, shadow
 from .stages import Fetching, Stages, restore, time_transforms
 from .trouble import explained
@@ -77,6 +77,8 @@ def measure(
     loader: DataLoader, step: Step | None, seconds: float, notes: list[str], threads: int | None = None
 ) -> Measured:
     """The three runs. Raises OneShot and UsageError; no process and no file is left behind."""
+    from .handing import handing  # late: it derives from torch's Dataset
+
     count, prefetch = loader.num_workers, loader.prefetch_factor or 0
     least, skip = max(LEAST, 4 * count), max(1, count * prefetch)
     with ExitStack() as undo:
@@ -101,7 +103,8 @@ def measure(
             raise explained(error, folder) from error
         device = statistics.median(replay(step, together.batch, 5, 0.15 * seconds)) if step is not None else None
         loop.close()
-        workers = read_workers(folder, together)
+        handed = None if count else handing(together.batch)
+        workers = read_workers(folder, together.began, together.ended)
     return Measured(
         loop=causes.Loop(
             turns=tuple(together.turns),
@@ -110,6 +113,7 @@ def measure(
             cpu=together.cpu,
             has_step=step is not None,
             copy_excess=copy_excess(loader, together.batch) if step is not None else 0.0,
+            handing=handed,
         ),
         workers=workers,
         starts=tuple(together.starts),
@@ -153,15 +157,6 @@ def pinning(loop: Loop, double: DataLoader, undo: ExitStack) -> None:
 
     module.pin_memory = timed
     undo.callback(setattr, module, "pin_memory", before)
-
-
-def read_workers(folder: Path, run: Consumed) -> tuple[Worker, ...]:
-    found = []
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: int(path.stem)):
-        each = worker(int(path.stem), read_records(path), run.began, run.ended)
-        if each is not None:
-            found.append(each)
-    return tuple(found)
 
 
 def first_excess(loader: DataLoader, run: Consumed) -> float:

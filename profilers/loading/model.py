@@ -19,6 +19,15 @@ HELD = "held"  # how: the loop waits for an answer of a worker whose stage holds
 
 
 @dataclass(frozen=True, slots=True)
+class Handing:
+    """What a worker adds to a batch, ns: to the loop that receives it, to the feeder that sends it, and on cores."""
+
+    loop: float
+    feed: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """What a step costs each stage, ns. `fetch` has one entry a worker, or the loop's own where there is none."""
 
@@ -30,6 +39,7 @@ class Pipeline:
     cores: float
     in_order: bool = True
     others: float = 0.0  # CPU time that other processes take meanwhile, a step
+    handing: Handing | None = None  # None: workers do it already, or it is not known
 
     def step(self) -> float:
         loop, walls = sum(self.loop.values()), [sum(parts.values()) for parts in self.fetch]
@@ -64,7 +74,11 @@ class Pipeline:
         """The same work shared by n workers; by 0, done in the loop, where nothing needs to be received."""
         mean = _means(self.fetch)
         loop = {k: ns for k, ns in self.loop.items() if workers or (k[0] != RECEIVE and k[1] != HELD)}
-        return replace(self, workers=workers, fetch=(mean,) * max(1, workers), loop=loop)
+        found = replace(self, workers=workers, fetch=(mean,) * max(1, workers), loop=loop)
+        if not workers or self.workers or self.handing is None:
+            return found
+        loop[RECEIVE, "transfer"] = self.handing.loop
+        return replace(found, feed=self.handing.feed, cpu=self.cpu + self.handing.cpu)
 
 
 def _cpu(fetch: tuple[Parts, ...]) -> float:

@@ -79,6 +79,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def read_workers(folder: Path, began: int, ended: int) -> tuple[Worker, ...]:
+    """Of the files that the workers wrote there, those that fetched within [began, ended)."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: int(path.stem)):
+        each = worker(int(path.stem), read_records(path), began, ended)
+        if each is not None:
+            found.append(each)
+    return tuple(found)
+
+
 def worker(number: int, records: Sequence[Mapping[str, Any]], began: int, ended: int) -> Worker | None:
     """Means over the batches whose fetch began within [began, ended); None where there was none."""
     batches = [r for r in records if "spent" in r and began <= r["began"] < ended]

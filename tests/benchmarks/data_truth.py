@@ -1,6 +1,6 @@
 """The data doctor's truth test: plant a known fault, compare the cause it names first, and its share of a step.
 
-    python tests/benchmarks/data_truth.py [--seeds 10] [--faults storage,hog] [--health 20] [--minutes 30]
+    python tests/benchmarks/data_truth.py [--seeds 10] [--first 0] [--faults storage,hog] [--health 20] [--minutes 30]
 
 Witness: the same loop run plainly, without the doctor, with the fault and in health, in turns: the share of a step that
 the fault really costs is 1 - healthy / ill. A fault passes when at least 95 % of its seeds name it first and the median
@@ -78,6 +78,7 @@ def cached_shares(seeds: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed: a long run may be taken in slices")
     parser.add_argument("--faults", default=",".join([*FAULTS, *(" + ".join(pair) for pair in PAIRS)]))
     parser.add_argument("--health", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=45, help="stop after this, and say what was left out")
@@ -87,7 +88,7 @@ def main() -> int:
     deadline, failed, left_out = time.monotonic() + 60 * options.minutes, [], []
     for faults in (tuple(each.split(" + ")) for each in options.faults.split(",") if each):
         outcomes = []
-        for seed in range(options.seeds):
+        for seed in range(options.first, options.first + options.seeds):
             if time.monotonic() > deadline:
                 left_out.append(f"{' + '.join(faults)} from seed {seed}")
                 break

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from mlsys_studio.profilers.loading.causes import Loop, charge, pipeline
 from mlsys_studio.profilers.loading.clocks import Spent
 from mlsys_studio.profilers.loading.consumer import Turn
-from mlsys_studio.profilers.loading.model import Pipeline
+from mlsys_studio.profilers.loading.model import Handing, Pipeline
 from mlsys_studio.profilers.loading.samples import Feed, Worker, slow_worker, worker
 from mlsys_studio.profilers.loading.waiting import kind_of, split_delay, split_tick
 from mlsys_studio.profilers.loading.what_if import best_workers, cached, what_if
@@ -23,7 +24,7 @@ def fetched(
     parts = parts or {("__getitem__", "cpu"): 10.0 * MS}
     wall = int(sum(parts.values()))
     cpu = sum(ns for (_, how), ns in parts.items() if how == "cpu")
-    given = dict(process_cpu=cpu, feed=Feed(), bytes_read=None, from_device=None, major_faults=None, opens=0.0,
+    given: dict[str, Any] = dict(process_cpu=cpu, feed=Feed(), bytes_read=None, from_device=None, major_faults=None, opens=0.0,
                  file_cpu=None, file_size=None, samples=4)  # fmt: skip
     walls = walls or (wall,) * 10
     return Worker(number=number, walls=walls, starts=tuple(range(len(walls))), parts=parts, **(given | more))
@@ -255,6 +256,12 @@ def test_no_setting_beats_the_cores():
     assert min(ns for _, ns in predicted.workers) == 16.0 * MS
     assert dict(predicted.workers)[0] == 32.0 * MS
     assert best_workers(predicted.workers) == 2
+
+
+def test_workers_add_what_handing_a_batch_over_costs():
+    """0.1 ms of fetching is 0.1 a step here; a worker's batch takes the loop 0.4 ms to receive."""
+    at = Pipeline(0, {}, ({("f", "cpu"): 0.1 * MS},), 0.0, 0.1 * MS, 8, handing=Handing(0.4 * MS, 0.3 * MS, 0.7 * MS))
+    assert [at.with_workers(n).step() for n in (0, 1, 4)] == [0.1 * MS, 0.4 * MS, 0.4 * MS]
 
 
 def test_cached_samples_wait_for_no_storage():
