@@ -25,7 +25,7 @@ def samplers(process: int) -> list[int]:
 
 
 def test_values_move_while_a_cell_runs(server, context):
-    lab = Lab(context, server).open(server.write("moves.ipynb", BUSY.format(seconds=5)))
+    lab = Lab(context, server).open(server.write("moves.ipynb", BUSY.format(seconds=8)))
     said = lab.until_state("live")
     assert said.startswith("Live from ")
     first = lab.until_samples(0)

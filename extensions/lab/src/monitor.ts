@@ -1,8 +1,8 @@
 /**
  * Asks the followed kernel for its state, one question at a time, and says what became of it.
  *
- * The pace is that of the user: fast while a cell runs before their eyes, slow when the kernel is idle or the page is
- * hidden, and not at all after ten idle minutes, lest an open page keep a kernel from being culled.
+ * The pace is that of the user: as they set it while a cell runs before their eyes, slow when the page is hidden, and not
+ * at all after ten idle minutes, lest an open page keep a kernel from being culled.
  */
 
 import { Kernel } from '@jupyterlab/services';
@@ -15,8 +15,8 @@ import { Series } from './series';
 import { MainShell } from './shell';
 import { PanelState } from './state';
 
-const SAMPLES_AN_ANSWER = 4; // while a cell runs
-const IDLE_MS = 2_000;
+const SAMPLES_AN_ANSWER = 6; // while a cell runs
+const IDLE_MS = 3_000;
 const HIDDEN_MS = 15_000;
 const REST_MS = 10 * 60_000;
 const AGAIN_MS = 5_000; // after a state that may pass by itself
