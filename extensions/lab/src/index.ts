@@ -121,9 +121,8 @@ const launcher: JupyterFrontEndPlugin<void> = {
   id: `${ID}:launcher`,
   description: 'A card that opens the quickstart.',
   autoStart: true,
-  requires: [ILauncher],
-  optional: [ICommandPalette],
-  activate: (app: JupyterFrontEnd, cards: ILauncher, palette: ICommandPalette | null) => {
+  optional: [ILauncher, ICommandPalette],
+  activate: (app: JupyterFrontEnd, cards: ILauncher | null, palette: ICommandPalette | null) => {
     addCard(app, cards);
     palette?.addItem({ command: 'mlsys:quickstart', category: 'mlsys-studio' });
   }

@@ -8,8 +8,11 @@ import { icon } from './icon';
 const NAME = 'mlsys_quickstart.ipynb';
 const FIND = "__import__('json').dumps(__import__('importlib.resources').resources.files('mlsys_studio.notebooks').joinpath('00_quickstart.ipynb').read_text())";
 
-/** The notebook lies in the package, and the package where the kernel is: so a kernel is started, asked, and ended. */
-export function addCard(app: JupyterFrontEnd, launcher: ILauncher): void {
+/**
+ * The notebook lies in the package, and the package where the kernel is: so a kernel is started, asked, and ended.
+ * Notebook 7 has no launcher, but a command palette.
+ */
+export function addCard(app: JupyterFrontEnd, launcher: ILauncher | null): void {
   const command = 'mlsys:quickstart';
   app.commands.addCommand(command, {
     label: args => (args['isLauncher'] ? 'Quickstart' : 'Open the mlsys-studio Quickstart'),
@@ -31,7 +34,7 @@ export function addCard(app: JupyterFrontEnd, launcher: ILauncher): void {
       await app.commands.execute('docmanager:open', { path });
     }
   });
-  launcher.add({ command, category: 'mlsys-studio', rank: 0 });
+  launcher?.add({ command, category: 'mlsys-studio', rank: 0 });
 }
 
 async function ask(app: JupyterFrontEnd): Promise<string | null> {
