@@ -162,8 +162,7 @@ def test_dark_theme_and_a_panel_of_380_pixels(server, context):
     lab.run(1)
     lab.until_run(1)
     lab.panel.locator('[data-section="diagnosis"]').wait_for()
-    lab.command("Use Theme: JupyterLab Dark")
-    lab.page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
+    use_theme(lab, "Dark")
     widen(lab, 380)
     lab.until_samples(lab.samples() + 4)
     heights = set()
@@ -174,11 +173,17 @@ def test_dark_theme_and_a_panel_of_380_pixels(server, context):
     assert lab.cut_off() == []
     lab.screenshot(SCREENS, "dark")
     assert contrasts(lab) == {}
-    lab.command("Use Theme: JupyterLab Light")
-    lab.page.wait_for_selector('body[data-jp-theme-light="true"]', state="attached")
+    use_theme(lab, "Light")
     assert contrasts(lab) == {}
     assert lab.cut_off() == []
     lab.screenshot(SCREENS, "light")
+
+
+def use_theme(lab: Lab, name: str) -> None:
+    """Until JupyterLab's splash has gone: while it is there it takes what the mouse does."""
+    lab.command(f"Use Theme: JupyterLab {name}")
+    lab.page.wait_for_selector(f'body[data-jp-theme-light="{str(name == "Light").lower()}"]', state="attached")
+    lab.page.locator("#jupyterlab-splash").wait_for(state="hidden")
 
 
 def widen(lab: Lab, width: int) -> None:
