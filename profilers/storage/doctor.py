@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..limits import memory_total
 from ..errors import UsageError
+from ..limits import memory_total
 from . import files, page_cache, reading
 from .caching import Tier, checkpoint_every, tier
 from .filesystems import Filesystem

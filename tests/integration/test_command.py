@@ -121,7 +121,7 @@ def test_the_scripts_exit_code_is_passed_on(folder):
         (["train.py", "--compare", "train.py"], "cannot read 'train.py', not a profile: the text is not JSON"),
         (["train.py", "--out", "p.pdf"], "no report of format 'pdf'; give a file that ends in one of: .html"),
         (["train.py", "--into", "x"], "--into names a variable of the notebook"),
-        (["train.py", "--steps", "0"], "give a number from 1 to 1000"),
+        (["train.py", "--steps", "0"], "give a whole number from 1 to 1000"),
     ],
 )
 def test_what_is_typed_wrongly_is_one_line(folder, words, says):

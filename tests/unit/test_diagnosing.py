@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import sys
 import weakref
 
@@ -134,7 +135,7 @@ def test_a_command_is_run_again_with_blocking_launches(tmp_path, capfd):
     script.write_text(
         "import os\nprint('blocking', os.environ['CUDA_LAUNCH_BLOCKING'], flush=True)\nopen('/no/such/folder/file.txt')\n"
     )
-    said = b"".join(output_of(f"{sys.executable} {script}"))
+    said = b"".join(output_of(shlex.join([sys.executable, str(script)])))
     assert b"blocking 1" in said and b"exit code: 1" in said
     assert diagnose([said]).category == "config_permission"
     assert "blocking 1" in capfd.readouterr().err
