@@ -149,10 +149,11 @@ def judge(model: str, name: str, device: str, rounds: int, run: Runner) -> bool:
 
 
 def moves(profiles: Sequence[Profile]) -> str:
-    """Which other causes moved by more than 0.3 ms: where an error would have gone."""
+    """Which causes moved by more than 0.3 ms: where an error would have gone; and what all of them moved by."""
     causes = {e.cause for p in profiles if p.ledger for e in p.ledger.entries}
     moved = {c: difference([entry(p, ((None, (c,)),)) for p in profiles]) for c in sorted(causes)}
-    return "(" + ", ".join(f"{c} {d:+.2f}" for c, d in moved.items() if abs(d) > 0.3) + ")"
+    together = sum(d for c, d in moved.items() if c != "measurement")  # a loss leaves cold caches, and they cost too
+    return "(" + ", ".join(f"{c} {d:+.2f}" for c, d in moved.items() if abs(d) > 0.3) + f"; together {together:+.2f})"
 
 
 def both(model: str, device: str, profiles: Sequence[Profile], injected: float) -> bool:
