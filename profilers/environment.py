@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .ceilings import cache_folder
 from .compiling import Toolchain, toolchain
-from .limits import Limits, memory_total
+from .limits import Limits, cores_allowed, memory_total
 from .pseudo_files import text
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # the only environment variables ever read or stored
@@ -89,7 +89,7 @@ def look(root: Path = Path("/")) -> Machine:
         driver=nvidia_driver(),
         cpu=cpu_model(root),
         cpus=os.cpu_count() or 1,
-        cpus_allowed=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpus_allowed=cores_allowed(),
         cpu_quota=cpu_quota(root),
         threads={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         memory=memory_total(root),

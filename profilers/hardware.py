@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .errors import UsageError
+from .limits import Limits
 from .pseudo_files import text
 
 if TYPE_CHECKING:
@@ -110,15 +111,8 @@ def detect(kind: Kind | None = None, peak_flops: Mapping[str, float] | None = No
 
 
 def cores() -> int:
-    """Cores this process may use: its affinity, or the cgroup's quota where that is less."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, period = ([*_first_line("/sys/fs/cgroup/cpu.max").split(), "", ""])[:2]
-    if not quota:  # cgroup v1
-        quota = _first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-        period = _first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if quota.isdigit() and period.isdigit() and int(period):
-        allowed = min(allowed, max(1, int(quota) // int(period)))
-    return allowed
+    """Whole cores this process may use, at least one."""
+    return max(1, int(Limits().cpu_limit))
 
 
 def _peak_key(dtype: str) -> str:
@@ -185,9 +179,4 @@ def _host_memory() -> int:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         machine = 0
-    limits = [_first_line("/sys/fs/cgroup/memory.max"), _first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
-
-
-def _first_line(path: str) -> str:
-    return next(iter(text(Path(path)).splitlines()), "").strip()
+    return int(min(machine, Limits().memory_limit))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .pseudo_files import text
@@ -30,11 +31,20 @@ class Limits:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._unified = (root / "sys/fs/cgroup/cgroup.controllers").exists()
-        groups = _groups(root)
-        mine = {name: list(_upwards(root, name, path)) for name, path in groups.items()}
-        self.memory_limited = self._smallest(mine, "memory", ("memory.max", "memory.limit_in_bytes"), _bytes)
-        self.cpu_quota = self._smallest(mine, "cpu", ("cpu.max", "cpu.cfs_quota_us"), _cores)
-        self.cpu_limited = self._cpu()
+        self._mine = {name: list(_upwards(root, name, path)) for name, path in _groups(root).items()}
+
+    @cached_property
+    def memory_limited(self) -> Limited:
+        return self._smallest("memory", ("memory.max", "memory.limit_in_bytes"), _bytes)
+
+    @cached_property
+    def cpu_quota(self) -> Limited:
+        return self._smallest("cpu", ("cpu.max", "cpu.cfs_quota_us"), _cores)
+
+    @cached_property
+    def cpu_limited(self) -> Limited:
+        cores = float(cores_allowed())
+        return self.cpu_quota if self.cpu_quota.limit < cores else Limited(self.cpu_quota.folder, cores)
 
     @property
     def memory_limit(self) -> float:
@@ -42,6 +52,7 @@ class Limits:
 
     @property
     def cpu_limit(self) -> float:
+        """Cores this process may use: its affinity, or its group's quota where that is less."""
         return self.cpu_limited.limit
 
     def memory_free(self) -> float | None:
@@ -82,18 +93,19 @@ class Limits:
             return _keyed(folder / name).get("oom_kill")
         return _keyed(self._root / "proc/vmstat").get("oom_kill")
 
-    def _cpu(self) -> Limited:
-        cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        return self.cpu_quota if self.cpu_quota.limit < cores else Limited(self.cpu_quota.folder, cores)
-
-    def _smallest(self, mine: dict[str, list[Path]], controller: str, names: tuple[str, str], read: Read) -> Limited:
+    def _smallest(self, controller: str, names: tuple[str, str], read: Read) -> Limited:
         whole = memory_total(self._root) if controller == "memory" else None
         found = Limited(None, float("inf") if whole is None else whole)
-        for folder in mine.get("" if self._unified else controller, []):
+        for folder in self._mine.get("" if self._unified else controller, []):
             limit = read(folder / names[0 if self._unified else 1])
             if limit is not None and limit < found.limit:
                 found = Limited(folder, limit)
         return found
+
+
+def cores_allowed() -> int:
+    """By the affinity of this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _groups(root: Path) -> dict[str, str]:

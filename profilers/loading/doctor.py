@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..limits import Limits
 from . import causes
 from .consumer import Consumed, Loop, Step, replay
 from .report import DataReport, OneShotReport
@@ -68,7 +68,7 @@ def data_doctor(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
         found = measure(plain, step_fn, seconds, notes)
     except OneShot as refused:
         return OneShotReport(type(plain.dataset).__name__, refused.what)
-    cores = usable_cores()
+    cores = Limits().cpu_limit
     at = causes.pipeline(found.loop, found.workers, plain.num_workers, cores, getattr(plain, "in_order", True))
     return DataReport.of(plain, found, at, causes.charge(found.loop, found.workers, at))
 
@@ -204,12 +204,3 @@ def flat(batch: Any) -> list[Any]:
     if isinstance(batch, (list, tuple)):
         return [leaf for value in batch for leaf in flat(value)]
     return [batch]
-
-
-def usable_cores() -> float:
-    """Cores this process may use: its affinity, and its cgroup's quota."""
-    from ..environment import cpu_quota
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return min(allowed, quota) if quota else allowed

@@ -16,9 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..limits import Limits
 from . import causes
 from .consumer import Loop, Step
-from .doctor import measure, usable_cores
+from .doctor import measure
 from .room import Room, batch_bytes, private_bytes
 from .samples import Worker
 from .settings import Setting, changed
@@ -51,7 +52,9 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
         found = measure(plain, step_fn, 0.15 * seconds, notes)
     except OneShot as refused:
         return Tuned.kept(plain, before, f"it holds {refused.what}, which reading would use up: nothing was measured")
-    at = causes.pipeline(found.loop, found.workers, plain.num_workers, usable_cores(), getattr(plain, "in_order", True))
+    at = causes.pipeline(
+        found.loop, found.workers, plain.num_workers, Limits().cpu_limit, getattr(plain, "in_order", True)
+    )
     predicted = dict(what_if(at).workers)
     with ExitStack() as undo:
         undo.enter_context(random_states())
@@ -66,7 +69,7 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
         for workers in worth_trying(predicted, before.workers, tied):
             race.enter(before.with_workers(workers))
         race.run(until=began + 0.55 * seconds)
-        for setting in variations(race.best, usable_cores(), on_cuda()):
+        for setting in variations(race.best, Limits().cpu_limit, on_cuda()):
             race.enter(setting)
         race.run(until=began + 0.75 * seconds)
         best = race.best

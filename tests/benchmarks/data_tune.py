@@ -25,8 +25,9 @@ import torch
 from heading import heading
 from torch.utils.data import DataLoader, Dataset
 
+from mlsys_studio.profilers.limits import Limits
 from mlsys_studio.profilers.loading import causes
-from mlsys_studio.profilers.loading.doctor import measure, usable_cores
+from mlsys_studio.profilers.loading.doctor import measure
 from mlsys_studio.profilers.loading.settings import Setting, changed
 from mlsys_studio.profilers.loading.tuner import bounds, tune_loader
 from mlsys_studio.profilers.loading.what_if import what_if
@@ -147,7 +148,7 @@ def tuned_against_grid(name: str, loader: DataLoader, step: Any, cell: float, pa
 def predicted(name: str, loader: DataLoader, step: Any, measured: dict[Setting, float]) -> bool:
     """The what-if for n workers, from the loader with none, against the grid at prefetch 2 and one thread."""
     found = measure(loader, step, 5, [])
-    at = causes.pipeline(found.loop, found.workers, loader.num_workers, usable_cores(), in_order=True)
+    at = causes.pipeline(found.loop, found.workers, loader.num_workers, Limits().cpu_limit, in_order=True)
     said = dict(what_if(at).workers)
     offs = {n: said[n] / 1e9 / measured[Setting(n, 2 if n else None, 1, False)] - 1 for n in range(5) if n in said}
     worst = max(abs(off) for off in offs.values())
