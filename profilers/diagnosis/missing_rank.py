@@ -13,6 +13,7 @@ _NAMED = re.compile(
     r"while waiting for send/recv from rank (\d+)|\bRank (\d+) exhausted all inputs"
     r"|\b[Rr]anks? ?(?:\(s\))? ?\[?(\d+)\]? (?:failed to (?:pass|reach|join)|(?:has|have) not (?:joined|arrived|reached)|did not (?:join|reach|arrive))"
 )
+_OF_LAUNCHER = re.compile(r"\s*(?:rank|exitcode|error_file|traceback|time|host) *: ")
 
 
 def missing_rank(lines: Sequence[Line], kinds: Sequence[Kind], complaints: Sequence[Hit]) -> Line | None:
@@ -31,6 +32,3 @@ def missing_rank(lines: Sequence[Line], kinds: Sequence[Kind], complaints: Seque
     said = [line for line, kind in zip(lines, kinds, strict=True) if line.rank == rank and kind == "log"]
     before = [line for line in said if not _OF_LAUNCHER.match(line.text)]
     return (before or said or [None])[-1]
-
-
-_OF_LAUNCHER = re.compile(r"\s*(?:rank|exitcode|error_file|traceback|time|host) *: ")

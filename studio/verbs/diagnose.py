@@ -35,15 +35,10 @@ def diagnose(
     from ...profilers.errors import UsageError
     from ..diagnosed import remember
 
-    if again is not None:
-        from ..again import output_of
-
-        if log is not None:
-            raise UsageError("diagnose takes a log or --again, not both; leave one of them out")
-        found = found_in(output_of(again), rule_files=rules)
-        found = confirm(found) if check else found
-    elif log is not None:
-        found = found_in(_stdin() if log == "-" else Path(log), rule_files=rules)
+    if again is not None and log is not None:
+        raise UsageError("diagnose takes a log or --again, not both; leave one of them out")
+    if (source := _source(log, again)) is not None:
+        found = found_in(source, rule_files=rules)
         found = confirm(found) if check else found
     elif call.namespace is not None:
         from ..diagnosing import explain_last
@@ -53,6 +48,16 @@ def diagnose(
         raise UsageError("diagnose needs a log; type `mlsys diagnose FILE`, `mlsys diagnose FOLDER`, or - for stdin")
     remember(found)
     return found
+
+
+def _source(log: str | None, again: str | None) -> Path | Iterator[bytes] | None:
+    if again is not None:
+        from ..again import output_of
+
+        return output_of(again)
+    if log is None:
+        return None
+    return _stdin() if log == "-" else Path(log)
 
 
 def _stdin() -> Iterator[bytes]:

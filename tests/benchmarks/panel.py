@@ -10,8 +10,8 @@ samples a second and a question every three seconds, as the panel does, each sec
 bound of the paired ratio (target: 1.02 over at least 60 blocks of each), without the tenth of the pairs that is highest and
 the tenth that is lowest: other work of the machine is in them. A step publishes in at most 2 us.
 
-A question takes some 20 ms from a loop of small operators, four times its own CPU time: ipykernel wakes several threads
-for it, each of which must win the GIL from a thread that gives it away and takes it back at every operator.
+On two cores, both busy, a question took 40 to 60 ms from a loop of small operators, some 7 of them its own CPU time; why
+is not known. Without any question the same blocks differed by nothing (results/panel_steps.txt).
 
 Latencies and ratios want a quiet machine; CPU clocks do not. The load is in the result's second line.
 """

@@ -30,8 +30,8 @@ export class Monitor implements IDisposable {
   }
 
   /**
-   * Samples a second, 1 to 10. While a cell runs each answer brings several: one takes some 20 ms from a training loop of
-   * small steps, as ipykernel wakes several threads for it, and each must win the GIL (tests/benchmarks/panel.py).
+   * Samples a second, 1 to 10. While a cell runs each answer brings several: a question takes 40 to 60 ms from a training
+   * loop of small steps that keeps every core busy (tests/benchmarks/panel.py), of which some 7 are its own CPU time.
    */
   hertz = 2;
 
