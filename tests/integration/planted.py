@@ -61,6 +61,10 @@ class Pipeline:
     hogs: int = 0  # processes that only compute
     persistent: bool = True
     stream: bool = False
+    stateful: bool = False  # torchdata's loader
+    numbers: int = 256  # float32 a sample
+    transforms: int = 1
+    computing: bool = False  # the step takes its time on a core, not asleep
     folder: Path = field(default_factory=Path)
 
 
@@ -77,10 +81,24 @@ class Arithmetic:
         return sample
 
 
+class Chain:
+    """As torchvision's Compose is."""
+
+    def __init__(self, transforms: list[Arithmetic]) -> None:
+        self.transforms = transforms
+
+    def __call__(self, sample: torch.Tensor) -> torch.Tensor:
+        for each in self.transforms:
+            sample = each(sample)
+        return sample
+
+
 class Planted(Dataset):
     def __init__(self, p: Pipeline) -> None:
         self.p = p
-        self.transform = Arithmetic(p.arithmetic)
+        self.transform = (
+            Arithmetic(p.arithmetic) if p.transforms == 1 else Chain([Arithmetic(p.arithmetic)] * p.transforms)
+        )
         self._tiny = f"{p.folder}/tiny/"
         self._storage: tuple[int, int] | None = None  # where it is asked, where it answers
         self._holder: threading.Thread | None = None
@@ -105,7 +123,7 @@ class Planted(Dataset):
                 file.read()
         if p.payload:
             return bytes(p.payload)
-        return self.transform(torch.zeros(256))
+        return self.transform(torch.zeros(p.numbers))
 
     def _read(self, number: int) -> None:
         if self._storage is None:
@@ -179,16 +197,31 @@ def planted(p: Pipeline, seed: int) -> Iterator[tuple[DataLoader, Callable[[Any]
         )
         if not p.stream:
             options |= dict(shuffle=True, generator=generator)
-        loader = DataLoader(PlantedStream(data) if p.stream else data, **options)
+        loader = kind_of_loader(p)(PlantedStream(data) if p.stream else data, **options)
         undo.callback(_end, loader)
         weights = torch.zeros(max(1, p.checkpoint // 4))
 
         def step(batch: Any) -> None:
-            time.sleep(p.step)
+            (busy if p.computing else time.sleep)(p.step)
             if p.checkpoint:
                 torch.save(weights, p.folder / "checkpoint.pt")
 
         yield loader, step
+
+
+def kind_of_loader(p: Pipeline) -> Any:
+    if not p.stateful:
+        return DataLoader
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader
+
+
+def busy(seconds: float) -> None:
+    """On a core for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(1000))
 
 
 def _end(loader: DataLoader) -> None:
@@ -258,15 +291,22 @@ def pipelines(faults: tuple[str, ...], seed: int) -> tuple[Pipeline, Pipeline, l
     return Pipeline(**ill), Pipeline(**well), names
 
 
-def health(number: int, seed: int) -> Pipeline:
-    """One of twenty ways to be healthy: the step is long enough for what the loader does."""
-    draw = random.Random(1000 * number + seed)
-    return Pipeline(
-        workers=number % 4,
-        batch=draw.choice((1, 4, 16, 64)),
-        step=draw.uniform(0.04, 0.09),
-        arithmetic=draw.choice((0, 200)),
-        pace=draw.choice((0.0, 0.0, 0.0001)) if number % 4 else 0.0,
-        persistent=bool(number % 2),
-        stream=number % 5 == 0,
-    )
+HEALTHS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("plain", {}),
+    ("stream", dict(stream=True)),
+    ("stateful", dict(stateful=True)),
+    ("transforms", dict(transforms=4, arithmetic=300, batch=16)),
+    ("large samples", dict(numbers=100_000, batch=4)),
+    ("files", dict(files=2, batch=4)),
+    ("slow start", dict(start=0.5)),
+    ("computing step", dict(computing=True, checkpoint=40_000)),
+)
+
+
+def health(number: int) -> tuple[str, Pipeline]:
+    """A way to be healthy, and its name: the step is long enough for what the loader does. They differ up to 24."""
+    draw = random.Random(1000 * number)
+    name, differs = HEALTHS[number // 3 % len(HEALTHS)]
+    numbers: dict[str, Any] = dict(batch=draw.choice((1, 4, 16)), step=draw.uniform(0.04, 0.09)) | differs
+    workers = number % 3
+    return f"{name}, {workers} workers", Pipeline(workers=workers, **numbers)
