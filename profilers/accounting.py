@@ -12,6 +12,7 @@ device work is busy, and idle gaps are explained by the thread that should have 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from .events import HostEvent
 from .hardware import Device
 from .idle import WHOLE
 from .ledger import Basis, Ledger
+from .precision import Retype, Sample, net_savings, reasons
 from .profile import OperatorRow
 from .split import Rates, bound, limits, split
 from .timeline import Labels, Spans
@@ -30,6 +32,7 @@ from .timeline import Labels, Spans
 FASTER = 1.2  # another dtype becomes the reference only where its measured rate is this much higher
 BEATEN = 0.05  # a ceiling is raised where an operator beats it by more than this share of its time ...
 MATTERS = 0.01  # ... and such operators hold more than this share of the wall
+ROOM = 8  # operators tried in another dtype may take this part of the memory
 PAID_FROM = ("launch", "python", "data stall", "io", "inefficiency")  # where the profiler's price hides
 
 
@@ -42,6 +45,14 @@ class Counted:
     flops: int  # 0 where the event stands for work that was not done
     again: bool  # a recomputation's
 
+    @property
+    def sample(self) -> Sample | None:
+        """What is run again to learn what another dtype would save; None without FLOPs, and for what no autocast casts."""
+        call = self.busy.event.call
+        if call is None or not self.flops or self.dtype != "float32":
+            return None
+        return Sample(call, forward=self.again or self.busy.phase != "backward")
+
 
 @dataclass(frozen=True, slots=True)
 class Accounted:
@@ -53,8 +64,11 @@ class Accounted:
     disturbed: int  # ns a step that neither clean steps nor the profiler's price explain
 
 
-def account(capture: Capture, device: Device) -> Accounted:
-    """The ledger of a captured window. `device` brings peaks and measured ceilings."""
+def account(capture: Capture, device: Device, retype: Retype | None = None) -> Accounted:
+    """The ledger of a captured window. `device` brings peaks and measured ceilings.
+
+    `retype` tries operators in another dtype; without it (on CUDA) `precision` is what the peaks promise.
+    """
     cells, notes = Cells(), list(capture.notes)
     phases = Labels([(m.time, m.phase) for m in capture.marks])
     busy = list((on_cpu if capture.device == "cpu" else on_cuda)(capture, phases, cells))
@@ -63,7 +77,9 @@ def account(capture: Capture, device: Device) -> Accounted:
     device, raised = _raise_ceilings(counted, device, capture.wall)
     notes += [*raised, *(device.ceilings.notes if device.ceilings else ())]
     basis = _basis(counted, device)
-    rows = _split_all(counted, device, basis, cells)
+    savings, reserve = _savings(counted, device, basis, retype, len(capture.edges))
+    rows = _split_all(counted, device, basis, cells, savings)
+    notes += reserve
     _off_cpu(capture, phases, cells)
     disturbed = _measurement(capture, device, phases, cells) // len(capture.edges)
     if disturbed * len(capture.edges) > 0.01 * capture.wall:
@@ -142,8 +158,36 @@ def _basis(counted: list[Counted], device: Device) -> Basis:
     return Basis(device.name, reference, used, peak, source if peak else "no known peak")
 
 
-def _split_all(counted: list[Counted], device: Device, basis: Basis, cells: Cells) -> tuple[OperatorRow, ...]:
-    """Every operator's time into its causes; returns the operator table, largest first."""
+def _savings(
+    counted: list[Counted], device: Device, basis: Basis, retype: Retype | None, steps: int
+) -> tuple[Mapping[Sample, float] | None, list[str]]:
+    """The share of its time each operator would save in the reference dtype, and why it is no more; None: the peaks say."""
+    if retype is None:
+        return None, []
+    spent: Counter[Sample] = Counter()
+    nbytes: dict[Sample, int] = {}
+    for c in counted:
+        if c.sample and isinstance(c.busy.cost, OpCost):
+            spent[c.sample] += c.busy.nanoseconds
+            nbytes[c.sample] = c.busy.cost.bytes
+    if not spent or basis.dtype not in ("bfloat16", "float16"):
+        return {}, []
+    room, chosen = device.memory / ROOM, []
+    for sample, needed in nbytes.items():  # in the order of the step
+        if needed <= room:
+            chosen.append(sample)
+            room -= needed
+    ratios = retype(chosen, basis.dtype)
+    return net_savings(spent, ratios), reasons(basis.dtype, spent, ratios, steps)
+
+
+def _split_all(
+    counted: list[Counted], device: Device, basis: Basis, cells: Cells, savings: Mapping[Sample, float] | None
+) -> tuple[OperatorRow, ...]:
+    """Every operator's time into its causes; returns the operator table, largest first.
+
+    `savings`: the share of its time an operator would save in the reference dtype; None: what the peaks promise.
+    """
     sums: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for c in counted:
         b, what = c.busy, described(c.busy.event)
@@ -171,7 +215,8 @@ def _split_all(counted: list[Counted], device: Device, basis: Basis, cells: Cell
         elif rates is None or not isinstance(c.busy.cost, OpCost):
             cells.add(b.phase, "uncounted", b.nanoseconds, what)
         else:
-            for cause, ns in split(b.nanoseconds, c.flops, c.busy.cost.bytes, rates, c.again).items():
+            faster = None if savings is None else b.nanoseconds * (savings.get(c.sample, 0.0) if c.sample else 0.0)
+            for cause, ns in split(b.nanoseconds, c.flops, c.busy.cost.bytes, rates, c.again, faster).items():
                 cells.add(b.phase, cause, ns, what)
     return tuple(_row(key, row, device, basis) for key, row in sorted(sums.items(), key=lambda kv: -kv[1][1]))
 

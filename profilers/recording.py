@@ -130,10 +130,11 @@ class Recording:
         from .accounting import account
         from .ceilings import measure, remember
         from .hardware import detect
+        from .retyped import retyped
 
         device = detect(capture.device)
         device = device.with_ceilings(measure(device, progress=self._progress))
-        accounted = account(capture, device)
+        accounted = account(capture, device, retyped if capture.device == "cpu" else None)
         if accounted.device.ceilings is not None and accounted.device is not device:
             remember(device, accounted.device.ceilings)  # this run beat them
         return accounted.ledger, accounted.operators, accounted.disturbed
