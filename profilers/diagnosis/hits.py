@@ -14,15 +14,27 @@ from .bounded import TooSlow
 from .lines import Line
 from .rules import Cause, Rules, Signal
 from .tracebacks import Kind, exception_of
+from .unknown import between_packages, frames_above, guess
 
 NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is looked for
 STRENGTH = {"certain": 3.0, "likely": 2.0, "hint": 1.0, "symptom": 0.6, "echo": 0.5}
 LEAST = STRENGTH["echo"]  # below it, a hit says nothing
+BARE = 1.5  # an exception's type, where its message says nothing for the same cause
+TELLING, BUILT = (
+    2.0,
+    (1.6, 1.3),
+)  # points of a guess by how the exception is built; its strength from there on, and below
+UNKNOWN = 0.9  # an exception of which nothing is known
 _FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
-_LONGEST_TRACEBACK = 60  # lines
 _NUMBERS = str.maketrans("", "", "0123456789.")
 _ECHOES = ("likely", "hint", "consequence")  # what a line that only reports another's failure does not count for
-_LOOKUPS = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError")  # control flow, where caught
+_LOOKUPS = (  # control flow, where caught
+    "KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError", "JSONDecodeError", "UnicodeDecodeError",
+)  # fmt: skip
+QUIET = ("warning", "info", "debug")  # levels
+# An import that fails speaks for what is installed; other words in it are names of modules.
+_IMPORTS = ("ModuleNotFoundError",)
+_OF_IMPORTS = ("missing_dependency", "version_mismatch")
 _HANDLING = "During handling of the above exception"
 _SOFT = 2.0  # what is taken off for a warning, and for a line without a word of failure
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
@@ -35,7 +47,7 @@ _FAILURE_WORDS = re.compile(
 )
 # An option with its help, a variable with its value: they name failures that have not happened. What an ended process
 # left (exit code, state, reason) has the same form.
-_SETTING = re.compile(
+SETTING = re.compile(
     r"^\s*(?:-{1,2}\w[\w-]*(?:[ ,=]|$)|(?:export )?(?:[A-Z][A-Z0-9_]+=\S*\s*)+$"
     r"|(?!.{0,40}(?:exit|reason|state|status|error|signal|exception|cause|message|result|traceback|event|what\(\)|killed|code|xid|slowdown|thermal))"
     r"['\"]?[A-Za-z_][\w ./-]{0,40}['\"]?(?:\s*[:=]\s*(?:[\w.+*\"'-]{1,24}|[\[{(][\])}]?)(?:[,;]\s*[A-Za-z_][\w ./-]{0,40}(?=[:=])|[,;]?\s*$))+$)",
@@ -43,7 +55,7 @@ _SETTING = re.compile(
 )
 _NAMES_ITS_TYPE = re.compile(r"\b[A-Z]\w*(?:Error|Exception)\b")  # a warning above a traceback that is about it
 _LOUD = re.compile(
-    r"NVRM|link status|^EXT4-fs|Xid(?!: 0 )|NCCL WARN|oom.?kill(?!\w*[ :=]+0\b)|[Oo]ut of memory: Kill|The actor is dead because its worker|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
+    r"NVRM|Watchdog caught|link status|^EXT4-fs|Xid(?!: 0 )|NCCL WARN|oom.?kill(?!\w*[ :=]+0\b)|[Oo]ut of memory: Kill|The actor is dead because its worker|slurmstepd|srun: error|^\*\*\*|blocked for more than|terminate called|what\(\):|^Segmentation fault|^Bus error|^Fatal Python error"
 )
 
 
@@ -93,9 +105,9 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         if template and not matched:
             silent.add(template)
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
-        if matched and rules.planned.search(line.text):
-            continue
         exception = exception_of(line.text, last=kind == "exception") if matched or kind == "exception" else None
+        if matched and not exception and rules.planned.search(line.text):
+            continue
         if events:
             consequences.append(Consequence(line, index, min(events, key=rules.events.index)))
         its = [(signal, named) for signal, named in matched if not (events and signal.tier in _ECHOES)]
@@ -106,11 +118,12 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         told = kinds[index + 1 : index + 2] == ["header"] and _NAMES_ITS_TYPE.search(line.text)
         raised = who in speaking or bool(told)
         found_here = _judged(lines, index, its, exception, raised, rules) if its else []
-        if exception and not events and not found_here:
-            cause = rules.cause("code_error", "invalid_argument")
-            found_here = [Hit(line, index, cause, STRENGTH["hint"], 0, False, exception[0])]
-        if exception and max((hit.strength for hit in found_here), default=9) < _FRAMES:
-            found_here += _of_frames(lines, kinds, index, rules)
+        if exception and not (events and not found_here):
+            says = {hit.strength for hit in found_here}
+            if max(says, default=0) < _FRAMES:
+                found_here += _of_frames(lines, kinds, index, exception[0], rules)
+            if max((hit.strength for hit in found_here), default=0) <= BARE and min(says, default=1) >= 1:
+                found_here.append(built(lines, kinds, index, exception[0], rules))
         found += found_here
     return found, consequences
 
@@ -147,9 +160,9 @@ def _judged(
     loud = exception is not None or line.level == "error" or line.native or said
     if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
         return []
-    if not loud and _SETTING.match(line.text):
+    if not loud and SETTING.match(line.text):
         return []
-    quiet = line.level in ("warning", "info", "debug") and exception is None and not line.native and not said
+    quiet = line.level in QUIET and exception is None and not line.native and not said
     failing = bool(_FAILURE_WORDS.search(line.text))
     if quiet and line.level == "info" and not failing:
         return []
@@ -161,6 +174,10 @@ def _judged(
         if signal.near_pattern and not signal.near_pattern.search(_near(lines, index)):
             continue
         strength = STRENGTH[signal.tier]
+        if exception and signal.tier == "likely" and signal.match(exception[1]) is None:
+            strength = BARE - _RAISED
+        if exception and exception[0] in _IMPORTS and signal.cause.category not in _OF_IMPORTS:
+            strength = STRENGTH["hint"]
         if signal.tier not in ("symptom", "echo"):
             strength += _RAISED if loud and not soft else 0
             strength -= _SOFT if soft else 0
@@ -172,24 +189,30 @@ def _judged(
     return list(best.values())
 
 
-def _of_frames(lines: Sequence[Line], kinds: Sequence[Kind], index: int, rules: Rules) -> list[Hit]:
-    """What the traceback above an exception speaks for: the innermost frame that says anything."""
-    line, above = lines[index], []
-    for i in range(index - 1, max(-1, index - _LONGEST_TRACEBACK), -1):
-        if kinds[i] in ("header", "exception"):
-            break
-        if kinds[i] in ("frame", "source") and (lines[i].source, lines[i].rank) == (line.source, line.rank):
-            above.append(lines[i].text)
-    text = "\n".join(reversed(above))
+def built(lines: Sequence[Line], kinds: Sequence[Kind], index: int, exception: str, rules: Rules) -> Hit:
+    """Of an exception that no rule knows: what its type, its words and its frames speak for."""
+    line, named = lines[index], guess(lines, kinds, index, rules)
+    if named is None:
+        return Hit(line, index, rules.cause("code_error", "invalid_argument"), UNKNOWN, 0, False, exception)
+    telling, little = BUILT
+    strength = telling if named.points >= TELLING else little
+    return Hit(line, index, rules.cause(named.category, named.cause), strength, 0, False, exception)
+
+
+def _of_frames(lines: Sequence[Line], kinds: Sequence[Kind], index: int, exception: str, rules: Rules) -> list[Hit]:
+    """What the traceback above an exception speaks for: the innermost frame that says anything, or two packages that do
+    not fit."""
+    frames = frames_above(lines, kinds, index)
+    text = "\n".join(reversed(frames))
     best: tuple[int, Signal] | None = None
     for signal in rules.frames:
         for found in signal.pattern.finditer(text):
             if best is None or found.start() > best[0]:
                 best = (found.start(), signal)
-    if best is None:
-        return []
-    exception = exception_of(line.text, last=True)
-    return [Hit(line, index, best[1].cause, _FRAMES, 0, False, exception[0] if exception else "")]
+    cause = best[1].cause if best else None
+    if cause is None and between_packages(lines[index].text, frames):
+        cause = rules.cause("version_mismatch", "incompatible_package_versions")
+    return [Hit(lines[index], index, cause, _FRAMES, 0, False, exception)] if cause else []
 
 
 def _near(lines: Sequence[Line], index: int) -> str:

@@ -2,7 +2,7 @@
 
 Understood: torchrun (`[rank3]:`, `[default3]:`, `[3]:`), c10d (`[E814 17:27:59.4 file.cpp:607]`), srun -l (`3: `), Ray and
 vLLM (`(VllmWorker rank=0 pid=226)`), SGLang (`[2025-05-19 08:01:31 TP0]`), Python's logging, loguru, syslog and dmesg,
-NCCL (`host:pid:tid [dev] NCCL`), kubectl, the container runtime's files and docker compose, pdsh and DeepSpeed (`node-7: `), pytest (`E   `), boxes of rich, quotes of mails.
+NCCL (`host:pid:tid [dev] NCCL`), mpirun (`[1,3]<stderr>:`), kubectl, the container runtime's files and docker compose, pdsh and DeepSpeed (`node-7: `), pytest (`E   `), boxes of rich, quotes of mails.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ LONGEST = 4000  # letters of a line that are looked at; the last ones are kept t
 _END = 1000
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_BARE_COLOUR = re.compile(
+    r"(?<![\w\]])\[(?:\d{1,2}(?:;\d{1,3})*)m"
+)  # where the escape was lost on the way, as in a posted log
 _BAR = re.compile(r"[^|\n]{0,80}?\d{1,3}%\|[^|\n]{0,200}\| *\S{1,24}(?: \[[^\]\n]{0,80}\])?")
 _MONTHS = {
     name: n
@@ -36,14 +39,19 @@ _PREFIXES = tuple(
         r"\[[\w.]+\](?=\[(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\])",
         r"\((?P<who>[A-Za-z_]\w*(?: [\w.]+)?)(?P<more>(?:[ ,]+[\w-]+=[^\s,)]+)+)\)\s?",
         rf"\[?{_DATE}[T ]{_TIME}{_ZONE}(?P<tag>(?: [A-Z]{{2,3}}\d+)*)\]?[:,]?\s?",
-        rf"(?P<level>[EWIF])?\[?(?P<M>\d\d)-?(?P<D>\d\d) {_TIME}\]?:?\s?",
-        rf"\s*\[(?P<level>[EWIF])(?P<M>\d\d?)(?P<D>\d\d) {_TIME} (?P<file>[\w./]+:\d+)\]\s?",
         rf"(?P<level>[EWIF])(?P<M>\d\d)(?P<D>\d\d) {_TIME} +\d+ (?P<file>[\w./]+:\d+)\]\s?",
+        rf"(?P<level>[EWIF])?\[?(?P<M>\d\d)-?(?P<D>\d\d) {_TIME}\]?:?\s?",
+        rf"\[?(?P<M>\d\d)/(?P<D>\d\d)/(?P<Y>\d{{4}}) {_TIME}\]?:?\s?",
+        r"\[(?P<level>[EWIF]) (?P<file>[\w./]+:\d+)\]\s?",
+        r"\[\d+,(?P<rank>\d+)\]<std(?:out|err)>: ?",
+        r"\s*\[std(?:out|err)\]:? ?",
+        rf"\s*\[(?P<level>[EWIF])(?P<M>\d\d?)(?P<D>\d\d) {_TIME} (?P<file>[\w./]+:\d+)\]\s?",
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<D>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?=\w+(?:\[\d+\])?:)",
         rf"\[?{_TIME}\]?\s+",
         r"\[ *(?P<up>\d+\.\d{4,6})\]\s?",
         r"(?P<host>[\w.-]+):\d+:\d+ \[(?P<dev>\d+)\] (?=\S* ?NCCL|\w)",
         r"\s{0,4}\[?\b(?P<word>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|SUCCESS|warning|info|debug)\b\]?\s*(?:[:|-]+\s*)?",
+        r"-? ?[\w.:<>-]{1,60} - (?P<word>DEBUG|INFO|WARNING|ERROR|CRITICAL) - ",
         r"\[[\w./<>-]+(?:\.py)?:\d+(?::\w+)?\]\s?",
         r"[\w./-]+\.py:\d+\]\s?",
         r"(?:stderr|stdout)\s*\|\s?",
@@ -74,6 +82,8 @@ def parse(raw: str, number: int, source: str = "", rank: int | None = None, host
     text = shortened(raw)
     if "\x1b" in text:
         text = _ANSI.sub("", text)
+    elif "m" in text[:6] or "[0m" in text:
+        text = _BARE_COLOUR.sub("", text)
     if "\r" in text:
         text = max(text.rstrip("\r").split("\r")[-2:], key=lambda part: (not _BAR.match(part), len(part)), default="")
     body, level, time, clock, native = text, "", None, None, False

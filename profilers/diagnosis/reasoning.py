@@ -12,17 +12,17 @@ from dataclasses import replace
 
 from .case import PASSED, Reading, read
 from .diagnosis import HEALTHY, Alternative, Check, Diagnosis, Evidence, Fix, Link
-from .hits import LEAST, Consequence, Hit
+from .hits import BUILT, LEAST, Consequence, Hit, built
 from .lines import Line
 from .missing_rank import missing_rank
 from .rules import Cause, Rules
-from .survival import cut_off, survived
+from .survival import cut_off, survived, unexplained
 
 MOST_EVIDENCE, MOST_LINKS, MOST_ALTERNATIVES = 6, 12, 3
 LONGEST_TEXT = 500  # letters of a line in the answer
 # How sure each strength is: what its tier means. Where a rival is as strong, and for "healthy", it was lowered to what
 # the first run on blind texts showed (tests/benchmarks/results/diagnosis_factory_first.txt: 4 of 10, and 0 of 17).
-_CONFIDENCE = ((3.0, 0.9), (2.0, 0.75), (1.0, 0.5), (0.0, 0.45))
+_CONFIDENCE = ((3.0, 0.9), (2.0, 0.75), (BUILT[0], 0.6), (1.0, 0.5), (0.0, 0.45))
 _RIVALLED = 0.67  # where another category is as strong
 _ENDED_WELL, _WENT_ON, _NOTHING_SAID = 0.85, 0.6, 0.4  # a failure may stand behind the end of a text that is cut off
 
@@ -32,7 +32,10 @@ def diagnose_lines(lines: Sequence[Line], rules: Rules) -> Diagnosis:
     reading = read(lines, rules)
     ranked = rank(reading.hits)
     if survived(reading, ranked, rules):
-        return undecided(reading) if cut_off(reading) else healthy(reading, rules)
+        if cut_off(reading):
+            return undecided(reading)
+        broke = unexplained(reading, rules)
+        return healthy(reading, rules) if broke is None else by_its_words(reading, broke, rules)
     explained = ranked and ranked[0].strength != PASSED  # what was dealt with does not explain the end
     return decided(reading, ranked) if explained else undecided(reading)
 
@@ -90,23 +93,39 @@ def decided(reading: Reading, ranked: Sequence[Hit]) -> Diagnosis:
     )
 
 
-def undecided(reading: Reading) -> Diagnosis:
+def undecided(reading: Reading, broke: Line | None = None) -> Diagnosis:
     checks = (
         Check("mlsys diagnose FOLDER-OF-ALL-RANKS", "the cause is in an earlier part, or in the log of another rank"),
         Check("sudo dmesg -T | tail -100", "whether the kernel or the GPU driver stopped it", probe="kernel_log"),
     )
     said = reading.consequences[0].event if reading.consequences else "it ended"
     summary = f"Cannot tell from this: {said}, and what went before is not in the text."
+    if broke:
+        summary = f"Cannot tell from this: line {broke.number} says that something broke, and no rule knows it."
     events = tuple(_link(e.line, e.event, None, "consequence") for e in _first_events(reading.consequences))
     return Diagnosis(
         None,
         None,
         0.0,
         summary,
-        tuple(_evidence(e.line) for e in reading.consequences[:MOST_EVIDENCE]),
+        tuple(
+            _evidence(line) for line in ([broke] if broke else [e.line for e in reading.consequences[:MOST_EVIDENCE]])
+        ),
         events,
         checks=checks,
     )
+
+
+def by_its_words(reading: Reading, index: int, rules: Rules) -> Diagnosis:
+    """Of a line that says that something broke: what a rule takes it for that would not trust it alone, else what its
+    words speak for where they are plain; with little confidence."""
+    soft = [hit for hit in reading.hits if hit.index == index]
+    hit = max(soft, key=lambda hit: (hit.strength, hit.specific), default=None)
+    hit = hit or built(reading.lines, reading.kinds, index, "", rules)
+    if not soft and hit.strength < BUILT[0]:
+        return undecided(reading, hit.line)
+    hit = replace(hit, soft=False, strength=1.0)
+    return decided(replace(reading, hits=[hit]), [hit])
 
 
 def healthy(reading: Reading, rules: Rules) -> Diagnosis:

@@ -50,6 +50,17 @@ class Cause:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an exception that no rule knows is about, as its type, its message and its frames show."""
+
+    category: str
+    cause: str
+    types: re.Pattern[str]
+    words: re.Pattern[str]
+    places: re.Pattern[str]
+
+
 @dataclass(frozen=True, eq=False)
 class Signal:
     """A pattern and what it speaks for."""
@@ -125,6 +136,7 @@ class Rules:
     causes: tuple[Cause, ...]
     index: Index
     frames: tuple[Signal, ...]
+    about: tuple[About, ...]
     dropped: list[str]  # sentences on a user's patterns that took too long
     events: tuple[str, ...]  # what consequences are called, the most telling first
     progress: re.Pattern[str]
@@ -143,12 +155,16 @@ def rules(extra: tuple[Path, ...] = ()) -> Rules:
     """Ours, with those of the user's files."""
     causes: list[Cause] = []
     signals: list[Signal] = []
+    about: list[About] = []
     for path in (*sorted(DATA.glob("*.toml")), *extra):
         if path.name in ("consequences.toml", "healthy.toml"):
             continue
-        for cause, its in _causes(_table(path), path):
+        table = _table(path)
+        for cause, its in _causes(table, path):
             causes.append(cause)
             signals += its
+        if path.parent == DATA:
+            about.append(_about(table))
     healthy = _table(DATA / "healthy.toml")
     events = _table(DATA / "consequences.toml")["consequence"]
     for event in events:
@@ -158,6 +174,7 @@ def rules(extra: tuple[Path, ...] = ()) -> Rules:
         tuple(causes),
         Index(signal for signal in signals if signal.tier != "frames"),
         tuple(signal for signal in signals if signal.tier == "frames"),
+        tuple(about),
         [],
         tuple(event["event"] for event in events),
         *(_any(healthy[key]) for key in ("progress", "finished", "handled", "benign", "planned", "instead")),
@@ -179,6 +196,12 @@ def _causes(table: dict[str, Any], path: Path) -> Iterator[tuple[Cause, list[Sig
         raise UsageError(
             f"{path}: not a file of rules ({type(error).__name__}: {error}); see profilers/diagnosis/rules.py"
         ) from None
+
+
+def _about(table: dict[str, Any]) -> About:
+    its = table["about"]
+    words = re.compile(its["words"], re.IGNORECASE)
+    return About(table["category"], its["cause"], re.compile(its["types"]), words, re.compile(its["places"]))
 
 
 def _signal(cause: Cause, tier: Tier, given: str | dict[str, str], path: Path) -> Signal:

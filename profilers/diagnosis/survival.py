@@ -6,12 +6,21 @@ import re
 from collections.abc import Sequence
 
 from .case import STEPS, Reading
-from .hits import LEAST, Hit
+from .hits import LEAST, QUIET, SETTING, Hit
+from .lines import Line
 from .rules import Rules
 
 LEFTOVERS = "resources were left behind"  # by a run that ended, well or not
 _ENDED = re.compile(
     r"^\S+: error: |^error: |can't open file|Fatal Python error|^Segmentation fault|^Bus error|^Killed|^KeyboardInterrupt"
+)
+# What no healthy line says of its own run.
+_BROKE = re.compile(
+    r"\berrors?(?=:| (?:occur|while|during|in|when|at|code|loading|running)\b)|\b(?:exit|return)(?:ed)?(?: with)?(?: (?:non-?zero )?(?:code|status|value))?:? ?[1-9]\d*\b"
+    r"|\b(?:failed|failures?|fails|fatal|abort(?:ed|ing)?|crash(?:ed|es)?|killed|denied|refused|terminated|panic|died|evicted|deleted|stalled|hung|stuck|exception"
+    r"|unreachable|cannot|could not|couldn.t|unable to|not found|no such|timed out|out of memory|corrupt(?:ed)?|lost|exceeded|segfault|core dumped)\b"
+    r"|(?-i:\b[A-Z]\w*(?:Error|Exception)\b|\bFAIL\b)",
+    re.IGNORECASE,
 )
 _LONGEST_TRACEBACK = 300  # lines
 _ANY_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:: |$)")
@@ -39,6 +48,29 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
     progress = sum(bool(rules.progress.search(text)) for text in after)
     handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
     return progress >= STEPS or (handled and progress >= 1)
+
+
+def unexplained(reading: Reading, rules: Rules) -> int | None:
+    """The first line that says plainly that something broke, that no rule explains, and after which neither work nor a
+    good end is told. Records below an error, settings, and what is told to be dealt with do not count."""
+    known = {hit.index for hit in reading.hits if not hit.soft} | {event.index for event in reading.consequences}
+    found: int | None = None
+    within = ""  # the level of the record that indented lines go on with
+    for index, (line, kind) in enumerate(zip(reading.lines, reading.kinds, strict=True)):
+        if kind not in ("log", "exception") or not line.text.strip():
+            continue
+        within = line.level or (within if line.text[0].isspace() else "")
+        if rules.finished.search(line.text) or rules.progress.search(line.text):
+            found = None
+        elif found is None and index not in known and within not in QUIET and _broke(line, rules):
+            found = index
+    return found
+
+
+def _broke(line: Line, rules: Rules) -> bool:
+    if not _BROKE.search(line.text) or SETTING.match(line.text):
+        return False
+    return not any(each.search(line.text) for each in (rules.benign, rules.planned, rules.handled, rules.instead))
 
 
 def _uncaught(reading: Reading, index: int) -> bool:
