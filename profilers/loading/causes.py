@@ -62,17 +62,27 @@ class Loop:
     epoch: int | None
     cpu: CpuTime | None
     has_step: bool
-    handing: Handing | None = None  # without workers: what one of them would add
+    bare: float | None = None  # ns a turn without clocks, epochs' starts aside
+    handing: Handing | None = None  # without workers: what one of them would make of a batch
     copy_excess: float = 0.0  # ns a step that the copy to the device takes longer than from pinned memory
 
     @property
     def wait(self) -> float:
-        return statistics.fmean(turn.wait.wall for turn in self.turns)
+        return max(0.0, statistics.fmean(turn.wait.wall for turn in self.turns) - self.watched + self.turn)
+
+    @property
+    def watched(self) -> float:
+        return statistics.fmean(turn.wait.wall + turn.work.wall for turn in self.turns)
+
+    @property
+    def turn(self) -> float:
+        """As long as a bare one: clocks only lengthen it, and so does what else this machine does."""
+        return self.watched if self.bare is None else min(self.bare, self.watched)
 
     @property
     def wall(self) -> float:
         """With the epoch's first batch spread over its steps."""
-        return statistics.fmean(turn.wait.wall + turn.work.wall for turn in self.turns) + self.start
+        return self.turn + self.start
 
     @property
     def start(self) -> float:
@@ -118,9 +128,10 @@ def pipeline(loop: Loop, workers: Sequence[Worker], count: int, cores: float, in
     cpu += statistics.fmean(t.work.cpu + t.wait.cpu for t in turns) if count else 0.0
     feed = statistics.fmean(w.feed.work for w in workers) if workers and count else 0.0
     others = loop.cpu.others * loop.wall if loop.cpu is not None else 0.0
-    return Pipeline(
+    watched = Pipeline(
         count, {k: ns for k, ns in parts.items() if ns}, fetch, feed, cpu, cores, in_order, others, loop.handing
     )
+    return watched.paced(loop.turn)
 
 
 def _received(turns: Sequence[Turn], workers: Sequence[Worker]) -> dict[tuple[str, str], float]:

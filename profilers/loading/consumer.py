@@ -95,10 +95,13 @@ class Receiving:
 
 
 class Loop:
-    """Runs a shadow loader epoch after epoch. Close it: its workers end with it."""
+    """Runs a shadow loader epoch after epoch, with clocks (`run`) or bare (`pace`). Close it: its workers end with it."""
 
-    def __init__(self, loader: DataLoader, prepare: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, loader: DataLoader, prepare: Callable[[Any], None] | None = None, *, watched: bool = False
+    ) -> None:
         self._loader = loader
+        self._watched = watched  # time the result queue of each new iterator
         self._prepare = prepare  # called with each new iterator
         self._iterator: Any = None  # between epochs
         self._clock = own_clock()
@@ -110,7 +113,8 @@ class Loop:
         self.close()
         began = time.perf_counter_ns()
         self._iterator = iterator = iter(self._loader)
-        self.receiving.watch(iterator)
+        if self._watched:
+            self.receiving.watch(iterator)
         if self._prepare is not None:
             self._prepare(iterator)
         self.result.batch = next(iterator)
@@ -124,6 +128,7 @@ class Loop:
         if self._iterator is None:
             batch = self.first()
         assert self._iterator is not None
+        alone = True  # no other batch of this epoch was seen
         with _places() as places:
             began, cpu = time.perf_counter(), CpuTime.now()
             deadline, brief = began + seconds, began + min(0.5, seconds)
@@ -143,8 +148,12 @@ class Loop:
                 except StopIteration:
                     self.result.epochs += 1
                     batch = self.first()
-                    self.receiving.take()
-                    continue
+                    if not alone:
+                        self.receiving.take()
+                        alone = True
+                        continue
+                else:
+                    alone = False
                 wait = self._clock() - worked
                 received = self.receiving.take()
                 if number >= 0:
@@ -155,6 +164,45 @@ class Loop:
             self.result.cpu = None if after is None or cpu is None else after.since(cpu)
         self.result.batch = batch
         return self.result
+
+    def pace(self, step: Step | None, skip: int, least: int, seconds: float) -> float:
+        """ns a turn of the bare loop, epochs' starts aside: as long as `run`, and without the price of its clocks."""
+        batch, alone = (self.first(), True) if self._iterator is None else (self.result.batch, False)
+        assert self._iterator is not None
+        number, began = -skip, time.perf_counter()
+        while number < least or time.perf_counter() - began < seconds:
+            if number == 0:
+                began = time.perf_counter()
+            if step is not None:
+                step(batch)
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                stopped = time.perf_counter()
+                self.result.epochs += 1
+                batch = self.first()
+                if not alone:
+                    began, alone = began + time.perf_counter() - stopped, True
+                    continue
+            else:
+                alone = False
+            number += 1
+        self.result.batch = batch
+        return (time.perf_counter() - began) / number * 1e9
+
+    def settle(self, seconds: float) -> None:
+        """Wait until the workers have fetched as far ahead as they may: until then they take cores from what runs next."""
+        iterator, until = self._iterator, time.perf_counter() + seconds
+        fetched = getattr(iterator, "_worker_result_queue", None)
+        if iterator is None or fetched is None:
+            return
+        pinned = iterator._data_queue if iterator._data_queue is not fetched else None
+        with contextlib.suppress(NotImplementedError):  # macOS does not count what is in a queue
+            while (
+                fetched.qsize() + (pinned.qsize() if pinned else 0) < iterator._tasks_outstanding
+                and time.perf_counter() < until
+            ):
+                time.sleep(0.001)
 
     def processes(self) -> list[int]:
         """Of the workers that run now."""
@@ -167,6 +215,14 @@ class Loop:
             iterator._shutdown_workers()
         if self._loader is not None and vars(self._loader).get("_iterator") is not None:
             vars(self._loader)["_iterator"] = None
+
+
+def length(loader: DataLoader) -> int | None:
+    """Batches of an epoch."""
+    try:
+        return len(loader) or None
+    except TypeError:  # an IterableDataset of unknown length
+        return None
 
 
 def replay(step: Step, batch: Any, least: int, seconds: float) -> list[int]:

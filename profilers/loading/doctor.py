@@ -1,8 +1,9 @@
 """`data_doctor`: run a loader's double as the loop would, and say which cause makes the loop wait, and how long.
 
-1  the loop        the step on batches as they come: how long `next` takes, by cause
-2  the loader      the same workers without a step: the producer rate
+1  the loop        the step on batches as they come, with clocks everywhere: how long `next` takes, by cause
+2  the bare loop   the same without clocks, with the step and without: what a turn takes, and the producer rate
 3  the step        one cached batch again and again: the device rate
+4  a worker        of a loader that has none: what it would make of a batch
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..limits import Limits
 from . import causes
-from .consumer import Consumed, Loop, Step, replay
+from .consumer import Consumed, Loop, Step, length, replay
+from .handing import handing
 from .report import DataReport, OneShotReport
 from .samples import Worker, read_workers
 from .shadow import OneShot, plain_loader, random_states, shadow
@@ -38,12 +40,12 @@ LEAST = 8  # batches, and never fewer than two of each worker
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the three runs gave."""
+    """What the runs gave. `alone`: ns a batch of the bare loader without a step."""
 
     loop: causes.Loop
     workers: tuple[Worker, ...]
     starts: tuple[int, ...]
-    alone: Consumed | None
+    alone: float
     device_ns: float | None
     notes: tuple[str, ...]
 
@@ -73,43 +75,36 @@ def data_doctor(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
     return DataReport.of(plain, found, at, causes.charge(found.loop, found.workers, at))
 
 
-def measure(
-    loader: DataLoader, step: Step | None, seconds: float, notes: list[str], threads: int | None = None
-) -> Measured:
-    """The three runs. Raises OneShot and UsageError; no process and no file is left behind."""
-    from .handing import handing  # late: it derives from torch's Dataset
-
+def measure(loader: DataLoader, step: Step | None, seconds: float, notes: list[str]) -> Measured:
+    """The runs. Raises OneShot and UsageError; no process and no file is left behind."""
     count, prefetch = loader.num_workers, loader.prefetch_factor or 0
     least, skip = max(LEAST, 4 * count), max(1, count * prefetch)
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix="mlsys-data-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         undo.enter_context(random_states())
-        double = shadow(loader, Watch(folder, loader.worker_init_fn, threads) if count else None, notes)
-        loop = Loop(double, None if count else here(double, folder, undo))
-        undo.callback(loop.close)
-        pinning(loop, double, undo)
         try:
-            loop.first()
-        except StopIteration:
-            raise UsageError(f"the loader is empty: its dataset {type(loader.dataset).__name__} gave no batch") from None  # fmt: skip
+            with ExitStack() as watching:
+                double = shadow(loader, Watch(folder, loader.worker_init_fn) if count else None, notes)
+                loop = Loop(double, None if count else here(double, folder, watching), watched=True)
+                watching.callback(loop.close)
+                pinning(loop, double, watching)
+                begun(loop, loader)
+                together = loop.run(step, skip, least, 0.4 * seconds, 4 * least)
+            bare, alone = paces(loader, step, skip, 0.3 * seconds)
+        except (OneShot, UsageError):
+            raise
         except Exception as error:
             raise explained(error, folder) from error
-        try:
-            share = 0.6 if step is not None else 0.9
-            together = loop.run(step, skip, least, share * seconds, 4 * least)
-            alone = loop.run(None, skip, least, 0.25 * seconds, 4 * least) if step is not None else None
-        except Exception as error:
-            raise explained(error, folder) from error
-        device = statistics.median(replay(step, together.batch, 5, 0.15 * seconds)) if step is not None else None
-        loop.close()
-        handed = None if count else handing(together.batch)
+        device = statistics.median(replay(step, together.batch, 5, 0.1 * seconds)) if step is not None else None
+        handed = None if count else handing(loader, alone, step, bare - alone, Limits().cpu_limit, 0.2 * seconds)
         workers = read_workers(folder, together.began, together.ended)
     return Measured(
         loop=causes.Loop(
             turns=tuple(together.turns),
             first_excess=first_excess(double, together),
             epoch=length(loader),
+            bare=bare,
             cpu=together.cpu,
             has_step=step is not None,
             copy_excess=copy_excess(loader, together.batch) if step is not None else 0.0,
@@ -121,6 +116,23 @@ def measure(
         device_ns=device,
         notes=tuple(notes),
     )
+
+
+def begun(loop: Loop, loader: DataLoader) -> None:
+    try:
+        loop.first()
+    except StopIteration:
+        raise UsageError(f"the loader is empty: its dataset {type(loader.dataset).__name__} gave no batch") from None
+
+
+def paces(loader: DataLoader, step: Step | None, skip: int, seconds: float) -> tuple[float, float]:
+    """ns a turn of the bare loop, with the step and without."""
+    loop, least = Loop(shadow(loader, loader.worker_init_fn, [])), max(LEAST // 2, 2 * loader.num_workers)
+    try:
+        alone = loop.pace(None, skip, least, 0.4 * seconds)
+        return alone if step is None else loop.pace(step, skip, least, 0.6 * seconds), alone
+    finally:
+        loop.close()
 
 
 def here(double: DataLoader, folder: Path, undo: ExitStack) -> Callable[[Any], None]:
@@ -164,13 +176,6 @@ def first_excess(loader: DataLoader, run: Consumed) -> float:
     again = run.starts if loader.num_workers and not loader.persistent_workers else run.starts[1:]
     usual = statistics.median(turn.wait.wall for turn in run.turns)
     return max(0.0, statistics.fmean(again) - usual) if again else 0.0
-
-
-def length(loader: DataLoader) -> int | None:
-    try:
-        return len(loader) or None
-    except TypeError:  # an IterableDataset of unknown length
-        return None
 
 
 def copy_excess(loader: DataLoader, batch: Any) -> float:

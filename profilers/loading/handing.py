@@ -1,67 +1,83 @@
-"""What handing a batch from a worker to the loop costs, of a loader that has no workers yet: the batch it gave, handed over.
+"""What workers would make of a batch, of a loader that has none yet: it is run with a few for a moment.
 
-One worker that does nothing else gives this batch again and again. So the prediction for workers includes what is the
-larger part where batches are small: pickling, the pipe, shared memory and a file descriptor for each tensor.
+Its batches are collated into shared memory, pickled, received and mapped, by one torch thread instead of all, while the
+worker's GIL is wanted by the thread that answers the loop. None of that can be had from a fetch in the loop's own process.
 """
 
 from __future__ import annotations
 
-import pickle
+import math
 import statistics
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch.utils.data import DataLoader, Dataset
-
-from .consumer import Loop
+from .consumer import Loop, Step, Turn, length
 from .model import Handing
-from .samples import read_workers
-from .worker import Watch
+from .settings import Setting, changed
+from .shadow import shadow
 
-SECONDS = 0.3
-PATIENCE = 5  # seconds for a batch: a worker that hangs ends the attempt
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
-
-class Again(Dataset):
-    """The same batch, whatever is asked for."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return 1 << 20
-
-    def __getitem__(self, index: int) -> Any:
-        return self._batch
+AHEAD = 4
+LEAST, MOST = 6, 10_000  # batches
+PATIENCE = 5  # seconds for a batch, or four times what one took here: a worker that hangs ends the attempt
+BOUND = 1.2  # where receiving takes so much less than a turn, the worker is what takes the turn
 
 
-def as_it_is(batch: Any) -> Any:
-    return batch
+def handing(loader: DataLoader, fetch: float, step: Step | None, work: float, cores: float, seconds: float) -> Handing | None:  # fmt: skip
+    """fetch, work: ns that a batch and a step take here. None where a worker cannot have the dataset, or send its batches.
 
-
-def handing(batch: Any) -> Handing | None:
-    """None where the batch cannot be handed over."""
+    One worker alone tells what a batch costs it. Then as many run beside the step as keep up with it: the thread that
+    answers the loop waits for a core and for its worker's GIL, the longer the more of them are busy.
+    """
     try:
-        pickle.dumps(batch)  # here, where a refusal is an exception: a worker's feeder prints it, and sends nothing
-    except Exception:  # noqa: BLE001 - a user's object may refuse in any way; the loader itself works
+        turns, cpu = _with_workers(1, loader, fetch, None, seconds / 2)
+        turn, receiving = (statistics.fmean(ns) for ns in zip(*((t.wait.wall, _receiving(t)) for t in turns), strict=True))  # fmt: skip
+        if turn > BOUND * receiving:
+            fetch = turn
+        if step is not None:
+            enough = min(math.ceil(fetch / (work + receiving)), max(1, int(cores)))
+            turns, _ = _with_workers(enough, loader, fetch, step, seconds / 2)
+            receiving = statistics.fmean(map(_receiving, turns))
+    except Exception:  # noqa: BLE001 - a dataset may refuse to be sent, a batch to be pickled, and the loader itself works
         return None
-    with tempfile.TemporaryDirectory(prefix="mlsys-data-") as folder:
-        double = DataLoader(Again(batch), batch_size=None, num_workers=1, collate_fn=as_it_is, timeout=PATIENCE, worker_init_fn=Watch(Path(folder), None))  # fmt: skip
-        loop = Loop(double)
-        try:
-            run = loop.run(None, 4, 16, SECONDS, 1000)
-        except Exception:  # noqa: BLE001 - tensors on a GPU, in a worker that was forked
-            return None
-        finally:
-            loop.close()
-        workers = read_workers(Path(folder), run.began, run.ended)
-    if not workers:
-        return None
-    feed = statistics.fmean(w.feed.work for w in workers)
-    return Handing(
-        loop=statistics.fmean(t.receive + t.unpickle for t in run.turns),
-        feed=feed,
-        cpu=statistics.fmean(t.wait.cpu for t in run.turns)
-        + max(feed, statistics.fmean(w.process_cpu for w in workers)),
-    )
+    return Handing(loop=receiving, fetch=fetch, cpu=cpu) if cpu else None
+
+
+def _with_workers(
+    count: int, loader: DataLoader, fetch: float, step: Step | None, seconds: float
+) -> tuple[list[Turn], float]:
+    """Turns of the loop once what was ahead is used up, and the CPU time of a batch, of workers and receiving; 0: not known."""
+    loader = changed(loader, Setting(count, AHEAD, 1, False))
+    vars(loader)["timeout"] = max(PATIENCE, 4e-9 * fetch)
+    loop, ahead = Loop(shadow(loader, loader.worker_init_fn, []), watched=True), count * AHEAD
+    least, whole = ahead + LEAST, length(loader)
+    if whole is not None and whole - 1 < max(least, 1e9 * seconds / fetch):
+        least, seconds = whole - 1, 0  # within one epoch: the next one's workers are others
+    try:
+        loop.first()
+        before = _on_cores(loop.processes())
+        turns = loop.run(step, 0, least, seconds, MOST).turns
+        spent = _on_cores(loop.processes()) - before
+    finally:
+        loop.close()
+    kept = turns[ahead:]
+    return kept, spent / len(turns) + statistics.fmean(t.wait.cpu for t in kept) if spent > 0 else 0.0
+
+
+def _receiving(turn: Turn) -> int:
+    return turn.receive + turn.unpickle
+
+
+def _on_cores(processes: Sequence[int]) -> int:
+    """ns that their threads were on a core: what /proc tells, 0 where there is none."""
+    return sum(_thread(path) for pid in processes for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def _thread(path: Path) -> int:
+    try:
+        return int(path.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0

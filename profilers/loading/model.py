@@ -15,15 +15,17 @@ from dataclasses import dataclass, replace
 
 Parts = Mapping[tuple[str, str], float]
 RECEIVE = "receive"
+OF_THE_STEP = ("step", "checkpoint", "logging", "copy")  # stages of the loop that no worker has a part in
+LEAST_OWN = 0.2  # of a watched fetch, what at least is its own: clocks cost no more than four times what they time
 HELD = "held"  # how: the loop waits for an answer of a worker whose stage holds the GIL
 
 
 @dataclass(frozen=True, slots=True)
 class Handing:
-    """What a worker adds to a batch, ns: to the loop that receives it, to the feeder that sends it, and on cores."""
+    """What a batch costs once a worker fetches it, ns: the loop that receives it, its worker, and the cores in all."""
 
     loop: float
-    feed: float
+    fetch: float
     cpu: float
 
 
@@ -77,8 +79,30 @@ class Pipeline:
         found = replace(self, workers=workers, fetch=(mean,) * max(1, workers), loop=loop)
         if not workers or self.workers or self.handing is None:
             return found
+        here = sum(mean.values())
         loop[RECEIVE, "transfer"] = self.handing.loop
-        return replace(found, feed=self.handing.feed, cpu=self.cpu + self.handing.cpu)
+        fetch = {key: ns * self.handing.fetch / max(here, 1.0) for key, ns in mean.items()}
+        cpu = max(0.0, self.cpu - _cpu(self.fetch)) + self.handing.cpu
+        return replace(found, fetch=(fetch,) * workers, cpu=cpu)
+
+    def paced(self, ns: float) -> Pipeline:
+        """As fast as the bare loop was, `ns` a step: what is beyond it was the clocks' price, in fetches and around them.
+
+        Where the model is as fast already, or the step alone is slower than that, there is nothing to take out.
+        """
+        low, high = LEAST_OWN, 1.0
+        if self.step() <= ns or self._fetching(low).step() > ns:
+            return self
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._fetching(middle).step() > ns else (middle, high)
+        return self._fetching(low)
+
+    def _fetching(self, share: float) -> Pipeline:
+        """As if a fetch and its handing over took this share of their time."""
+        fetch = tuple({key: ns * share for key, ns in parts.items()} for parts in self.fetch)
+        loop = {key: ns if key[0] in OF_THE_STEP else ns * share for key, ns in self.loop.items()}
+        return replace(self, fetch=fetch, loop=loop, feed=self.feed * share, cpu=self.cpu * share)
 
 
 def _cpu(fetch: tuple[Parts, ...]) -> float:

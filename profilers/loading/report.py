@@ -86,10 +86,7 @@ class DataReport(Shown):
 
     @classmethod
     def of(cls, loader: DataLoader, found: Measured, at: Pipeline, named: tuple[Cause, ...]) -> Self:
-        turns, alone = found.loop.turns, found.alone
-        waits = [t.wait.wall for t in (alone.turns if alone is not None else turns)]
-        if alone is not None and not alone.turns:
-            waits = [t.wait.wall for t in turns]
+        turns = found.loop.turns
         return cls(
             settings=Settings.of(loader),
             causes=named,
@@ -97,7 +94,7 @@ class DataReport(Shown):
             wall=found.loop.wall,
             batches=len(turns),
             has_step=found.loop.has_step,
-            producer=1e9 / max(1.0, statistics.fmean(waits)),
+            producer=1e9 / max(1.0, found.alone),
             device=1e9 / max(1.0, found.device_ns) if found.device_ns is not None else None,
             first=statistics.median(found.starts),
             receive=statistics.fmean(t.receive for t in turns),
@@ -107,7 +104,7 @@ class DataReport(Shown):
             pipeline=at,
             predicted=what_if(at),
             others=None if found.loop.cpu is None else found.loop.cpu.others,
-            notes=(*found.notes, *_noticed(found)),
+            notes=(*found.notes, *_noticed(found), *_not_predicted(at)),
         )
 
     @property
@@ -148,6 +145,7 @@ class DataReport(Shown):
                 "cached_us": {f"{share:g}": ns / 1000 for share, ns in self.predicted.cached},
                 "disk_us": {str(times): ns / 1000 for times, ns in self.predicted.disk},
                 "core_bound_us": self.predicted.core_bound / 1000,
+                "not_predicted": self.predicted.unpredicted,
             },
             "other_processes_cores": self.others,
             "notes": list(self.notes),
@@ -295,6 +293,11 @@ def _noticed(found: Measured) -> list[str]:
     if not any(stage.startswith(("transform", "stage")) for stage in stages):
         said.append("no transform was found on the dataset: its reading and decoding are one call, split only by how the time went")  # fmt: skip
     return said
+
+
+def _not_predicted(at: Pipeline) -> list[str]:
+    why = what_if(at).unpredicted
+    return [f"not predicted: {why}"] if why else []
 
 
 def _worker_json(worker: Worker) -> dict[str, Any]:

@@ -30,9 +30,11 @@ class Setting:
         threads = init.threads if isinstance(init, Threads) else 1
         return cls(loader.num_workers, loader.prefetch_factor, threads, bool(loader.pin_memory))
 
-    def with_workers(self, workers: int) -> Setting:
-        prefetch = (self.prefetch or 2) if workers else None
-        return Setting(workers, prefetch, self.threads if workers else 1, self.pin)
+    def with_workers(self, workers: int, prefetch: int) -> Setting:
+        """So many, and batches ahead: no fewer than it has now."""
+        if not workers:
+            return Setting(0, None, 1, self.pin)
+        return Setting(workers, max(self.prefetch or 0, prefetch), self.threads, self.pin)
 
     def line(self, before: Setting, name: str = "loader") -> str:
         """The line a user would write: only what differs."""

@@ -1,8 +1,9 @@
 """`tune_loader`: the loader's best setting, from a model of it and a few short races; the loader is left alone below 3 %.
 
-1  the doctor measures the loader as it is; `what_if` predicts the rest and picks the numbers of workers worth a try
-2  these race: short bouts in turns, so that a machine that gets slower gets slower for all; the slow ones drop out
-3  the winner races against itself with another prefetch, worker threads or pinning
+1  the doctor measures the loader as it is; `what_if` estimates the rest and picks the numbers of workers worth a try
+2  these race, four batches ahead: short bouts in turns, so that a machine that gets slower gets slower for all; the
+   slow ones drop out
+3  the best two race on against themselves with fewer batches ahead, worker threads or pinning
 4  the last two, before and after, are run in pairs: only 3 % or more, of which chance is not the reason, is a gain
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..limits import Limits
 from . import causes
-from .consumer import Loop, Step
+from .consumer import Loop, Step, length
 from .doctor import measure
 from .room import Room, batch_bytes, private_bytes
 from .samples import Worker
@@ -26,7 +27,7 @@ from .settings import Setting, changed
 from .shadow import OneShot, plain_loader, random_states, shadow
 from .trouble import explained
 from .tuned import Point, Tuned
-from .what_if import what_if
+from .what_if import estimates
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -35,8 +36,8 @@ SECONDS = 20.0
 GAIN = 1.03
 HOPE = 1.35  # predicted to be slower than the best by more than this is not tried: predictions are good to 15 %
 LAGGING = 1.08  # slower than the best by this in every bout so far: drops out
+AHEAD = 4  # batches a worker may fetch ahead: more never make a loop wait longer, they only cost memory
 PAIRS = 6
-MOST = 2000  # batches of a bout
 
 
 def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SECONDS, redraw: bool = False) -> Tuned:
@@ -55,7 +56,7 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
     at = causes.pipeline(
         found.loop, found.workers, plain.num_workers, Limits().cpu_limit, getattr(plain, "in_order", True)
     )
-    predicted = dict(what_if(at).workers)
+    predicted = estimates(at)
     with ExitStack() as undo:
         undo.enter_context(random_states())
         race = Race(plain, step_fn, notes, seconds / 40)
@@ -66,11 +67,13 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
             notes.append(
                 f"workers stay {before.workers}: the dataset draws random numbers ({', '.join(draws)}), and would draw others; --redraw allows it"
             )
+        race.enter(before)
         for workers in worth_trying(predicted, before.workers, tied):
-            race.enter(before.with_workers(workers))
-        race.run(until=began + 0.55 * seconds)
-        for setting in variations(race.best, Limits().cpu_limit, on_cuda()):
-            race.enter(setting)
+            race.enter(before.with_workers(workers, AHEAD))
+        race.run(until=began + 0.5 * seconds)
+        for leader in race.leaders(2):
+            for setting in variations(leader, Limits().cpu_limit, on_cuda()):
+                race.enter(setting)
         race.run(until=began + 0.75 * seconds)
         best = race.best
         low, middle, high = race.pairs(before, best, until=began + seconds) if best != before else (1.0, 1.0, 1.0)
@@ -100,10 +103,11 @@ def worth_trying(predicted: dict[int, float], current: int, tied: bool) -> list[
 
 
 def variations(best: Setting, cores: float, cuda: bool) -> list[Setting]:
-    """What else may help the winner: fewer or more batches ahead, a second thread where cores are free, pinning."""
+    """What else may help a leader, or do as well: fewer batches ahead, a second thread where cores are free, pinning."""
     found = []
     if best.workers:
-        found += [Setting(best.workers, ahead, best.threads, best.pin) for ahead in (1, 4) if ahead != best.prefetch]
+        if best.prefetch == AHEAD:
+            found.append(Setting(best.workers, AHEAD // 2, best.threads, best.pin))
         if 2 * best.workers <= cores and best.threads == 1:
             found.append(Setting(best.workers, best.prefetch, 2, best.pin))
     if cuda and not best.pin:
@@ -130,11 +134,12 @@ class Runner:
     setting: Setting
     loop: Loop
     bouts: list[float] = field(default_factory=list)  # seconds a step
+    start: float = 0.0  # seconds a step, of an epoch's start
     out: bool = False
 
     @property
     def seconds(self) -> float:
-        return statistics.median(self.bouts) if self.bouts else math.inf
+        return statistics.median(self.bouts) + self.start if self.bouts else math.inf
 
 
 class Race:
@@ -144,6 +149,7 @@ class Race:
         self._step = step
         self._notes = notes
         self._runners: dict[Setting, Runner] = {}
+        self._epoch = None if loader.persistent_workers else length(loader)
         self._room = Room.now()
         self._worker = 0  # bytes of one, once one was seen
 
@@ -169,6 +175,11 @@ class Race:
         near = [r.setting for r in self._runners.values() if r.seconds <= 1.01 * fastest]
         return min(near, key=lambda s: (s.workers, s.threads, s.prefetch or 0, s.pin))
 
+    def leaders(self, count: int) -> list[Setting]:
+        """The fastest that have not dropped out."""
+        running = sorted((r for r in self._runners.values() if not r.out), key=lambda r: r.seconds)
+        return [r.setting for r in running[:count]]
+
     def run(self, until: float) -> None:
         """Bouts in turns, at least one of each; those that lag after two drop out."""
         while True:
@@ -177,31 +188,46 @@ class Race:
                 if runner.bouts and time.monotonic() > until:
                     return
                 runner.bouts.append(self._bout(runner))
+            self._share_starts()
             fastest = min(r.seconds for r in running)
             for runner in running:
                 runner.out = len(runner.bouts) >= 2 and min(runner.bouts) > LAGGING * fastest
             if sum(not r.out for r in running) == 1 and all(len(r.bouts) >= 2 for r in running):
                 return
 
+    def _share_starts(self) -> None:
+        """An epoch's first batch is the later the more workers start: a line through all that was seen, by the epoch's steps."""
+        seen = [(r.setting.workers, ns / 1e9 - statistics.median(r.bouts)) for r in self._runners.values() if r.setting.workers and r.bouts for ns in r.loop.result.starts]  # fmt: skip
+        if self._epoch is None or len({workers for workers, _ in seen}) < 2:
+            return
+        more, first = statistics.linear_regression(*zip(*seen, strict=True))
+        for runner in self._runners.values():
+            workers = runner.setting.workers
+            runner.start = max(0.0, first + more * workers) / self._epoch if workers else 0.0
+
     def pairs(self, before: Setting, after: Setting, until: float) -> tuple[float, float, float]:
         """(lower, median, upper) of after's speed over before's, from runs in turns; 95 % bounds by Student's t."""
         ratios: list[float] = []
         while len(ratios) < 3 or (len(ratios) < PAIRS and time.monotonic() < until):
-            a, b = (self._bout(self._runners[s]) for s in (before, after))
+            a, b = (self._bout(self._runners[s]) + self._runners[s].start for s in (before, after))
             ratios.append(a / b)
         return bounds(ratios)
 
     def _bout(self, runner: Runner) -> float:
-        """Seconds a step, from enough batches that each worker gives two."""
+        """Seconds a step, from enough batches that each worker gives two.
+
+        What was fetched ahead in between is skipped, and the workers are idle when the next one's bout begins.
+        """
         setting = runner.setting
         ahead, least = setting.workers * (setting.prefetch or 0), max(6, 2 * setting.workers)
         try:
-            turns = runner.loop.run(self._step, max(1, ahead), least, self._bout_seconds, MOST).turns
+            turn = runner.loop.pace(self._step, max(1, ahead), least, self._bout_seconds)
         except Exception as error:
             raise explained(error) from error
         if setting.workers and not self._worker:
             self._worker = private_bytes(runner.loop.processes())
-        return statistics.fmean(t.wait.wall + t.work.wall for t in turns) / 1e9
+        runner.loop.settle(self._bout_seconds)
+        return turn / 1e9
 
     def points(self, predicted: dict[int, float]) -> tuple[Point, ...]:
         return tuple(

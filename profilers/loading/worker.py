@@ -21,20 +21,15 @@ from .waiting import Sampler
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """To be given to a DataLoader as `worker_init_fn`. `threads`: torch threads of a worker, None leaves them."""
+    """To be given to a DataLoader as `worker_init_fn`."""
 
     folder: Path
     user: Callable[[int], None] | None
-    threads: int | None = None
 
     def __call__(self, worker: int) -> None:
         began = time.perf_counter_ns()
         if self.user is not None:
             self.user(worker)
-        if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
         from torch.utils.data import get_worker_info
 
         info = get_worker_info()

@@ -14,6 +14,7 @@ from planted import Pipeline, Planted, PlantedStream, as_list, planted
 from torch.utils.data import DataLoader, Dataset
 
 from mlsys_studio.profilers.errors import UsageError
+from mlsys_studio.profilers.loading.consumer import Loop
 from mlsys_studio.profilers.loading.room import Room, batch_bytes
 from mlsys_studio.profilers.loading.settings import Setting, changed
 from mlsys_studio.profilers.loading.tuner import Race, bounds, tune_loader, variations, worth_trying
@@ -66,6 +67,33 @@ def test_tuning_moves_nothing_on(generator: bool = True):
     assert run(tuning=True) == run(tuning=False)
     psutil.wait_procs(psutil.Process().children(), timeout=5)
     assert len(psutil.Process().children()) <= len(before) + 1  # multiprocessing's own tracker
+
+
+def test_a_start_of_each_epoch_is_shared_by_its_steps():
+    """Witness: 0.1 s and 0.05 s a worker before the first of 10 batches, which take 0.02 s each: 0.015, 0.02 s a step."""
+    race = Race(DataLoader(Numbers(), batch_size=6), None, [], 0.05)
+    for workers, started in ((0, 0.02), (1, 0.17), (2, 0.22)):
+        race.enter(Setting(workers, 4 if workers else None, 1, False))
+        runner = race._runners[Setting(workers, 4 if workers else None, 1, False)]
+        runner.bouts, runner.loop.result.starts = [0.02], [round(started * 1e9)]
+    race._share_starts()
+    assert [round(r.seconds, 6) for r in race._runners.values()] == [0.02, 0.035, 0.04]
+
+
+def test_workers_that_fetched_ahead_are_idle_before_the_next_bout():
+    """Two workers of 12 ms a batch may fetch four each: nothing is on its way once the loop has settled."""
+    loop = Loop(DataLoader(Numbers(), batch_size=6, num_workers=2, prefetch_factor=4))
+    loop.pace(None, 1, 2, 0)
+    loop.settle(5)
+    assert loop._iterator._worker_result_queue.qsize() == loop._iterator._tasks_outstanding
+    loop.close()
+
+
+def test_an_epoch_of_one_batch_ends_by_the_clock():
+    loop = Loop(DataLoader(Numbers(), batch_size=60))
+    assert loop.pace(None, 1, 3, 0.1) == pytest.approx(60 * 0.0021e9, rel=0.5)
+    assert len(loop.run(None, 1, 3, 0.1, 10).turns) == 3
+    loop.close()
 
 
 @pytest.mark.slow  # a race is decided by time
@@ -134,9 +162,10 @@ def test_only_what_the_model_hopes_for_is_raced():
 
 def test_variations_of_the_winner():
     assert variations(Setting(0, None, 1, False), 8, cuda=False) == []
-    assert variations(Setting(2, 2, 1, False), 8, cuda=True) == [
-        Setting(2, 1, 1, False), Setting(2, 4, 1, False), Setting(2, 2, 2, False), Setting(2, 2, 1, True),
+    assert variations(Setting(2, 4, 1, False), 8, cuda=True) == [
+        Setting(2, 2, 1, False), Setting(2, 4, 2, False), Setting(2, 4, 1, True),
     ]  # fmt: skip
+    assert variations(Setting(2, 8, 1, False), 2, cuda=False) == []  # the user's own, and no core is free
 
 
 def test_what_does_not_fit_is_not_tried():
