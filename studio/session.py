@@ -64,6 +64,7 @@ class Session:
             [*(part for ref in group if (part := ref()) is not None), None]
             for group in (self.parts.models, self.parts.optimizers, self.parts.loaders)
         )
+        stalled = fetching(self.profile, ledger, loop)
         return Subjects(
             namespace=self.namespace,
             model=model,
@@ -71,7 +72,8 @@ class Session:
             loader=None if loader is None else self._named(loader),
             loop=loop,
             dtype=ledger.basis.dtype,
-            workers=fetching(self.profile, ledger, loop).workers,
+            workers=stalled.workers,
+            rest=stalled.rest,
             others=tuple(part for part in (*models, *optimizers) if part is not None),
             unit=self.profile.steps.unit,
         )
@@ -80,6 +82,12 @@ class Session:
         """The loader, or the one that a remedy has put in its place."""
         loaders = [v for v in self.namespace.values() if type(v) is type(loader) and v.dataset is loader.dataset]
         return loader if not loaders or any(known is loader for known in loaders) else loaders[0]
+
+    def loader_name(self) -> str | None:
+        """By which the user may ask for it; None where it has none of the user's own."""
+        subjects = self.subjects()
+        names = subjects.names_of(subjects.loader) if subjects.loader is not None else []
+        return next((name for name in names if not name.startswith("_")), None)
 
     def kept(self) -> tuple[str, ...]:
         """What is in place by now, without its remark, each with what it brought."""

@@ -48,6 +48,12 @@ def by_hand(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(replace(finding, remedy=None) for finding in found)
 
 
+def asking(found: Iterable[Finding], loader: str) -> tuple[Finding, ...]:
+    """The same where the notebook has a name for the loader: a data stall says who knows its cause."""
+    hint = f"; `%mlsys data {loader}` says why"
+    return tuple(replace(f, evidence=f.evidence + hint) if f.key == "data-stall" else f for f in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Disturbance:
     """ns by which a profiled step was longer than a clean one and the profiler's price: others' work, or chance."""
@@ -165,8 +171,7 @@ def data_stall(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         where = f"{loop.loader} is read in the main process (workers 0), {on_cpu:.0%} of it on the CPU"
     else:
         where = "1 worker does not keep up" if loop.workers == 1 else f"{loop.workers} workers do not keep up"
-    asking = "; `%mlsys data loader` says why" if loop.workers is not None else ""
-    evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}{asking}"
+    evidence = f"{_share(at.stall, ledger)} waiting for the next batch; {where}"
     if more:
         advice = f"`DataLoader(..., num_workers={at.workers}, persistent_workers=True)`"
         if loop.device == "cpu" and loop.threads >= loop.cores:
@@ -237,7 +242,10 @@ def precision(profile: Profile, ledger: Ledger, loop: Loop) -> Finding | None:
         remedy, advice = "tf32", '`torch.set_float32_matmul_precision("high")`'
     else:
         remedy, advice = "autocast", f'`with torch.autocast("{loop.device}", torch.{basis.dtype}): loss = ...`'
-    evidence = f"{_share(saves, ledger)}: matmuls run in {basis.dtype_used}, this device is faster in {basis.dtype}"
+    tried = "; the same operators were tried in it, casts included" if loop.device == "cpu" else ""
+    evidence = (
+        f"{_share(saves, ledger)}: matmuls run in {basis.dtype_used}, this device is faster in {basis.dtype}{tried}"
+    )
     return _finding(ledger, saves, "precision", f"A faster dtype is at hand: {basis.dtype}", evidence, advice, remedy)
 
 

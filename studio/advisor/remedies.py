@@ -38,6 +38,7 @@ class Subjects:
     workers: int  # as many as the finding predicted with
     others: tuple[Any, ...] = ()  # further models and optimizers of the loop
     unit: str = ""  # what the profile found a step to be; "": whatever the clock takes it for
+    rest: float = 0.0  # ns of a step beside its waiting for data
 
     @property
     def parts(self) -> list[Any]:

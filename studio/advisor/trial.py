@@ -20,8 +20,9 @@ from ...profilers.neighbours import CpuTime
 from ...profilers.profile import Finding, Trial
 from ...profilers.views.columns import wrap
 from ..registry import Code
+from . import tuning
 from .refusal import refusal
-from .remedies import Remedy, Subjects, Undo
+from .remedies import LoaderSettings, Remedy, Subjects, Undo
 from .replay import Run, run_steps
 
 WARM = 3
@@ -95,6 +96,12 @@ def try_remedy(
     why_not = remedy.refusal(subjects) or refusal(code.source, subjects, remedy)
     if why_not:
         raise UsageError(f"{finding.title}: not tried, {why_not}")
+    if finding.remedy == "workers" and isinstance(remedy, LoaderSettings):
+        progress(f"racing the loader's settings for about {tuning.SECONDS:.0f} s")
+        try:
+            remedy = tuning.fitted(remedy, subjects)
+        except UsageError as refused:
+            raise Unfinished(finding, remedy.preview(subjects), str(refused)) from refused
     preview, steps = remedy.preview(subjects), steps_a_run(step_seconds)
     seconds = RUNS * (WARM + steps) * step_seconds
     limit = STARTING + 2 * seconds

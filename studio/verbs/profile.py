@@ -82,12 +82,14 @@ def keep(run: Profiling, call: Call, into: str | None) -> None:
     """For `fix`, `report` and the user's own name, also of a cell that was interrupted."""
     if run.profile is None or run.parts is None or call.cell is None or call.namespace is None:
         return
-    from ..advisor.findings import findings
+    from ..advisor.findings import asking, findings
     from ..session import Session, remember
 
     session = Session(run.profile, call.cell, call.namespace, run.parts)
     remember(session)
     found = findings(run.profile)  # with their remedies: `fix` can run this cell again
+    if found and (name := session.loader_name()):
+        found = asking(found, name)
     run.profile = session.profile = replace(run.profile, findings=found, kept=session.kept())
     if into:
         call.namespace[into] = run.profile
