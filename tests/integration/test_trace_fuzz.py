@@ -31,7 +31,7 @@ from mlsys_studio.profilers.traces.waits import Waits
 
 SAMPLE, ALL = 160, 2000
 ADDRESS_SPACE = 1 << 30  # bytes a soaking process may map; Python, numpy and the program take 0.3 of it
-SLOWEST = 20.0  # seconds for one small file
+SLOWEST = 20.0  # seconds on a core for one small file; on a loaded machine the clock on the wall says nothing of us
 SMALL = 1_100_000  # bytes of JSON
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "traces"
 
@@ -44,14 +44,14 @@ def seeds() -> list[bytes]:
 
 def judge(path: Path) -> str:
     """ "explained", "warned" or "refused"; fails unless the answer is one that can be relied on."""
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         e = explain(read(path))
     except UsageError as error:
         assert len(str(error)) < 400
         assert "\n" not in str(error)
         return "refused"
-    assert time.perf_counter() - began < SLOWEST
+    assert time.process_time() - began < SLOWEST
     assert sum(e.idle.values()) == e.idle_ns == e.span_ns - e.busy_ns
     assert min(e.idle.values(), default=0) >= 0
     assert 0 <= e.overlap_ns <= min(e.communication_ns, e.compute_ns)
@@ -105,6 +105,7 @@ resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 print(soak(Path({str(tmp_path)!r}), {start}, {ALL // 4}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "MiB")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # below 0: killed by that signal; 1 with MemoryError: more than its memory; TimeoutExpired: it hung
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
     print(done.stdout)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < ADDRESS_SPACE // 1024
