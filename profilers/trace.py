@@ -145,7 +145,7 @@ class _Columns:
             start = nanoseconds([e.ts for e in whole], self._scale)
             self._append(whole, start, lengths([e.dur for e in whole], self._scale))
         if len(whole) < len(events):
-            others = [e for e in events if e.ph != "X"]
+            others = [e for e in events if e.ph != "X" and e.cat != "ac2g"]  # correlations say what those arrows do
             if halves := [e for e in others if e.ph in ("B", "E")]:
                 self._pair(halves)
             if links := [e for e in others if e.cat == "fwdbwd" and e.ph in ("s", "f")]:
@@ -182,8 +182,10 @@ class _Columns:
 
     def _said(self, name: np.ndarray, args: list[Args]) -> np.ndarray:
         """The messages of collectives; to ask every event would take longer than to ask every name once."""
-        found, talking = np.zeros(len(name), np.int32), self._names.talking
-        for i in np.flatnonzero(np.isin(name, talking)).tolist() if talking else ():
+        found = np.zeros(len(name), np.int32)
+        talking = np.zeros(len(self._names), bool)
+        talking[self._names.talking] = True
+        for i in np.flatnonzero(talking[name]).tolist():
             if isinstance(a := args[i], MessageArgs):
                 found[i] = self._messages[tuple(map(bytes, _MESSAGE(a)))]
         return found

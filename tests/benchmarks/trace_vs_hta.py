@@ -69,7 +69,7 @@ TARGETS = {"load": 10.0, "load + explain": 5.0, "memory in all": 3.0, "memory ab
 
 
 def run(python: str, code: str, path: Path) -> Run:
-    done = subprocess.run([python, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-c", code, str(path.resolve())], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{python} failed on {path.name}:\n{done.stderr[-1500:]}")
     return Run(*json.loads(done.stdout.splitlines()[-1]))
