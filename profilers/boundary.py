@@ -59,6 +59,16 @@ class Boundary:
         self._last[who] = self._ended
         return ends
 
+    @property
+    def settled(self) -> int:
+        """The optimizer whose every step ends a step of the loop, as things stand; 0 for none."""
+        return 0 if self._closer is None or self._waited or self._newcomer else self._closer
+
+    def again(self, steps: int) -> None:
+        """`settled` has stepped so many times more."""
+        self.optimizer_steps += steps
+        self._ended += steps
+
     def forget(self, who: int) -> None:
         """An optimizer died: nobody waits for it, and its id may become another's."""
         self._last.pop(who, None)

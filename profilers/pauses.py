@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable, Mapping
 from threading import get_ident
 
-from .phases import Phases, now
+from .phases import now
+from .tape import Tape
 
 
 class Pauses:
-    """`gc` fills only while the phases are being recorded: a clock may run for weeks. `compile` always does."""
+    """`gc` fills only while the loop is being recorded: a clock may run for weeks. `compile` always does."""
 
-    def __init__(self, phases: Phases, undo: contextlib.ExitStack) -> None:
+    def __init__(self, tape: Tape, undo: contextlib.ExitStack) -> None:
         self.gc: list[tuple[int, int]] = []
         self.compile: list[tuple[int, int]] = []
-        self._phases = phases
+        self._tape = tape
         self._undo = undo
         self._collecting_since = 0
         self.knows_compiler = False
@@ -28,7 +29,7 @@ class Pauses:
         self.watch_compiler()
 
     def _collecting(self, when: str, _: Mapping[str, int]) -> None:
-        if not self._phases.recording or get_ident() != self._phases.owner:
+        if not self._tape.recording or get_ident() != self._tape.owner:
             self._collecting_since = 0
         elif when == "start":
             self._collecting_since = now()

@@ -228,7 +228,8 @@ class Recorder:
         self._state = self._done
 
     def _done(self, clock: StepClock, step: Step) -> None:
-        """A step without a mark is clean."""
+        """A step without a mark is clean: the clock can count them alone."""
+        clock.rest()
 
     def _give_up(self, why: str) -> None:
         self.notes.append(why)

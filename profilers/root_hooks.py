@@ -19,28 +19,28 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .living import Living
-from .phases import LONG, Phases, now
+from .phases import now
+from .reader import NOT_FORWARD
 from .roots import below, living_roots, owning, refuses
+from .tape import ENTER, LEAVE, TIME, Tape
 
-# Phases charged whole (a model inside a dataset is not the loop's forward), and recomputation inside a checkpoint.
-NOT_FORWARD = frozenset(("data", "checkpoint", "logging", "backward"))
 HOOKED_AT_MOST = 64  # roots hooked while we look for the ones that are called
+ENTERS, LEAVES = ENTER["forward"], LEAVE["forward"]
 NEVER_CALLED = "no module that holds the optimizer's parameters is called"
 
 
 class RootHooks:
-    """`begins()` is called as a forward begins that lies inside no other, unless it is None."""
+    """`phase()` says which phase the loop is in; it is asked of a model's first call only."""
 
-    def __init__(self, phases: Phases, begins: Callable[[], object] | None) -> None:
+    def __init__(self, tape: Tape, phase: Callable[[], str]) -> None:
         self.missing = ""
-        self.begins = begins
-        self._phases = phases
+        self._tape = tape
+        self._phase = phase
         self._hooked: Living[nn.Module] = Living(self._forget)
         self._handles: dict[int, tuple[RemovableHandle, ...]] = {}
         self._candidates: Living[nn.Module] = Living()  # owners of the optimizers' parameters, or what lies below them
         self._aside: Living[nn.Module] = Living()  # owners that take no hook
         self._called: set[int] = set()
-        self._around: list[str] = []  # the phases around the forwards we are in
         self._looked = 1 << 62  # the step in which candidates were last hooked
 
     def install(self) -> None:
@@ -52,44 +52,27 @@ class RootHooks:
     def _enter(self, module: nn.Module, _: object) -> None:
         if is_dynamo_compiling():  # folded away under dynamo: the traced hook is empty
             return
-        phases = self._phases
-        if get_ident() != phases.owner or (id(module) not in self._called and not self._is_new(module)):
-            return
-        before = phases.current
-        self._around.append(before)
-        if before in NOT_FORWARD:
-            return
-        if self.begins is not None and "forward" not in self._around:
-            self.begins()
-        phases.current = "forward"
-        phases.note((now(), "forward"))
+        tape = self._tape
+        if get_ident() == tape.owner and (id(module) in self._called or self._is_new(module)):
+            tape.note(now() & TIME | ENTERS)
 
-    def _leave(self, _: nn.Module, __: object, ___: object) -> None:
+    def _leave(self, module: nn.Module, _: object, __: object) -> None:
         if is_dynamo_compiling():
             return
-        phases = self._phases
-        if self._around and get_ident() == phases.owner:
-            phases.current = before = self._around.pop()
-            phases.note((now(), before))
-            if len(phases.notes) > LONG:
-                phases.shorten()
+        tape = self._tape
+        if get_ident() == tape.owner and id(module) in self._called:
+            tape.note(now() & TIME | LEAVES)
 
     def _is_new(self, module: nn.Module) -> bool:
         """Its first call in this loop? Not if the model is a copy that kept our hook, nor inside a dataset."""
-        new = id(module) in self._hooked.ids and self._phases.current not in NOT_FORWARD
+        new = id(module) in self._hooked.ids and self._phase() not in NOT_FORWARD
         if new:
             self._called.add(id(module))
         return new
 
-    def abandon(self) -> bool:
-        """Leave every forward: torch calls no hook where a KeyboardInterrupt ended one. Whether there was any."""
-        inside = bool(self._around)
-        self._around.clear()
-        return inside
-
     def __reduce__(self) -> tuple:
         """A model may be pickled by other roads than `nn.Module.__getstate__`: its hooks then belong to no clock."""
-        return RootHooks, (Phases(), None)
+        return RootHooks, (Tape(), str)
 
     # -- which models ------------------------------------------------------------------------------------------------
 
@@ -157,7 +140,7 @@ class RootHooks:
 
         @functools.wraps(call)
         def plain(*args: Any, **kwargs: Any) -> Any:
-            if get_ident() != self._phases.owner or not self._handles:
+            if get_ident() != self._tape.owner or not self._handles:
                 return call(*args, **kwargs)
             self.remove()
             try:

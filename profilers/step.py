@@ -1,8 +1,9 @@
 """The step clock: which phase a training loop is in, step by step, without touching the loop.
 
-One exclusive phase at a time on the loop's own thread, switched where every PyTorch loop has to pass: the DataLoader
-iterator's class, the autograd engine's entry, the global optimizer hooks, hooks on the models (`root_hooks`), and the
-few functions that save or log. What ends a step is `boundary`'s to say. Everything is put back on exit.
+Hooks where every PyTorch loop has to pass: the DataLoader iterator's class, the autograd engine's entry, the global
+optimizer hooks, the models (`root_hooks`), and the few functions that save or log. They write a `tape`, which `reader`
+turns into phases and steps: at the end of each step, but once nobody asks for steps any more and one optimizer's
+steps are the loop's, only when somebody asks. What ends a step is `boundary`'s to say. Everything is put back on exit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from threading import get_ident
+from time import thread_time_ns
 from typing import Any, Self
 
 import torch
@@ -33,26 +35,33 @@ from .errors import UsageError
 from .living import Living
 from .loop import Loop, fetching, parts
 from .pauses import Pauses
-from .phases import LONG, Mark, Phases, now
+from .phases import Mark, now
 from .places import places
+from .reader import NOT_FORWARD, Reader
 from .root_hooks import RootHooks
 from .sampling import steps as published
 from .shapes import shapes_of
 from .steps import Step, Steps
+from .tape import ENTER, LEAVE, STEP, TIME, Tape
 
 YOUNG = 8  # steps in which we still look for the loop's models and its device
+FETCHING, FETCHED = ENTER["data"], LEAVE["data"]
+FORWARD = ENTER["forward"]
+BACKWARD, BACK = ENTER["backward"], LEAVE["backward"]
+STEPPING, STEPPED = ENTER["optimizer"], LEAVE["optimizer"]
 
 
 class StepClock:
-    """Use as a context manager around a loop. `on_step(clock)` is called right after each step was closed.
+    """Use as a context manager around a loop. `on_step(clock)` is called right after each step was closed, until it
+    calls `rest`: then only when what a step is has changed.
 
     `steps` holds the last whole steps; `marks` fills only while recording, as do `batches` (the shapes each fetch
     returned) and `spans` (garbage collections, backward passes with create_graph), but for those of compilation.
     """
 
     def __init__(self, on_step: Callable[[StepClock], None] | None = None) -> None:
-        self.steps = Steps()
         self.count = 0
+        self.marks: list[Mark] = []
         self.batches: list[tuple[int, tuple]] = []
         self.boundary = Boundary()
         self.started = self.stopped = 0
@@ -61,18 +70,20 @@ class StepClock:
         self.autocast: set[str] = set()  # device types under autocast in a forward, while recording
         self.optimizer_bytes = 0  # of the parameters under the optimizers, as recording began
         self._on_step = on_step
-        self._phases = Phases()
-        self._switch = self._phases.switch
+        self._resting = on_step is None
+        self._tape = Tape()
+        self._reader = Reader()
         self._undo = contextlib.ExitStack()
-        self._models = RootHooks(self._phases, self._forward_begins)
-        self._pauses = Pauses(self._phases, self._undo)
+        self._models = RootHooks(self._tape, self._phase)
+        self._pauses = Pauses(self._tape, self._undo)
         self._higher_order: list[tuple[int, int]] = []
-        self._optimizers: Living[Optimizer] = Living(self.boundary.forget)
+        self._optimizers: Living[Optimizer] = Living(self._forget_optimizer)
         self._loaders: Living[DataLoader] = Living()
-        self._begin = 0
         self._device: DeviceTimes | None = None
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
-        self._stepping: dict[int, str] = {}  # optimizers inside their step: the phase before
+        self._stepping: set[int] = set()  # optimizers inside their step
+        self._settled = 0  # the optimizer whose steps are the loop's, while nobody asks for them
+        self._told = 0  # of `count`, the steps the boundary has heard of
         self._deferred = False
         self._young = YOUNG  # until this step we look
         self._changes = 0  # of the boundary
@@ -85,30 +96,31 @@ class StepClock:
         if StepClock._active is not None:
             raise UsageError("a profile is already running in this process: end it before you start another")
         StepClock._active = self
-        self._phases.owner = get_ident()
+        self._tape.owner = get_ident()
         try:
             self._install()
         except BaseException:
             self._restore()
             raise
         self.restart()
-        self.started = self._begin
+        self.started = self._reader.notes[0][0]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
         self.stopped = now()
+        self._unsettle()
         if not self.count:
             self._steps_from_history()
 
     def _restore(self) -> None:
         StepClock._active = None
-        self._phases.owner = 0
+        self._tape.owner = 0
         self._undo.close()
 
     def _install(self) -> None:
         for place, name, phase in places():
-            self.patch(place, name, functools.partial(self._phases.within, phase))
+            self.patch(place, name, functools.partial(self._tape.within, phase))
         for place in (torch.autograd, torch.autograd.graph):
             self.patch(place, "_engine_run_backward", self._running_backward)
         self.patch(DataLoader, "__iter__", self._iterating)
@@ -122,6 +134,7 @@ class StepClock:
             (register_optimizer_step_post_hook, self._after_optimizer),
         ):
             self._undo.callback(register(hook).remove)
+        self._listen()
         self._pauses.watch()
         self._undo.callback(self._models.remove)
         self._models.install()
@@ -165,11 +178,43 @@ class StepClock:
         """Why no model could be hooked; "" where one was."""
         return self._models.missing
 
-    # -- recording ---------------------------------------------------------------------------------------------------
+    # -- reading the tape --------------------------------------------------------------------------------------------
 
     @property
-    def marks(self) -> list[Mark]:
-        return self._phases.marks
+    def steps(self) -> Steps:
+        self._read()
+        return self._reader.steps
+
+    def _read(self) -> None:
+        for event in self._tape.drain():
+            self._reader.read(event)
+
+    def _phase(self) -> str:
+        self._read()
+        return self._reader.current
+
+    def _listen(self) -> None:
+        """Hear events as they happen, or read them later?"""
+        at_once = self._tape.recording or self._deferred or not self.boundary.optimizer_steps
+        self._tape.listen(self._heard if at_once else None)
+
+    def _heard(self, event: int) -> None:
+        t, what, reader = event & TIME, event & ~TIME, self._reader
+        if what == FETCHING and reader.current != "data":
+            self._event("data", t)
+        elif what == FORWARD and reader.current not in NOT_FORWARD and not reader.inside("forward"):
+            self._event("forward", t)
+            if self._tape.recording:
+                self.autocast.update(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+        reader.read(event)
+        if self._tape.recording:
+            # The CPU clock is a system call (0.6 us, six times a time stamp): only while recording.
+            self.marks.append(Mark(t, thread_time_ns(), reader.current))
+        if what == BACK and not reader.inside("backward"):
+            self._event("backward", t)
+            self._tell_later()
+
+    # -- recording ---------------------------------------------------------------------------------------------------
 
     @property
     def spans(self) -> dict[str, list[tuple[int, int]]]:
@@ -177,24 +222,28 @@ class StepClock:
 
     def record(self) -> int:
         """Keep every mark and batch shape from now on; returns now."""
-        self._phases.marks, self.batches = [], []
-        self._phases.record(True)
-        self._models.begins = self._forward_begins
+        self._read()
+        self._unsettle()
+        self._tape.recording = True
+        self._listen()
         self.optimizer_bytes = sum(p.numel() * p.element_size() for p in self.trained())
         self._look()
-        return self._switch(self._phases.current)
+        t = now() & TIME
+        self.marks, self.batches = [Mark(t, thread_time_ns(), self._reader.current)], []
+        return t
 
     def stop_recording(self) -> None:
-        self._phases.record(False)
+        self._tape.recording = False
+        self._listen()
 
     # -- where every loop passes -------------------------------------------------------------------------------------
 
     def _iterating(self, call: Callable) -> Callable:
-        timed = self._phases.within("data", call)
+        timed = self._tape.within("iterator", call)
 
         @functools.wraps(call)
         def start(loader: Any) -> Any:
-            if get_ident() == self._phases.owner and self._loaders.add(loader) and not self.fetching:
+            if get_ident() == self._tape.owner and self._loaders.add(loader) and not self.fetching:
                 with contextlib.suppress(Exception):  # a loader of the user's own making
                     self.fetching = fetching(loader)  # now: in `for batch in DataLoader(...)` only its iterator stays
             return timed(loader)
@@ -202,163 +251,163 @@ class StepClock:
         return start
 
     def _fetching(self, call: Callable) -> Callable:
-        phases, models, boundary = self._phases, self._models, self.boundary
+        tape = self._tape
 
         @functools.wraps(call)
         def fetch(iterator: Any) -> Any:
-            before = phases.current
-            if before == "data" or get_ident() != phases.owner:
+            if get_ident() != tape.owner:
                 return call(iterator)
-            if before == "forward" and models.abandon():  # no model fetches its own batches
-                before = "other"
-            if not boundary.optimizer_steps:
-                self._event("data")
-            phases.current = "data"
-            phases.note((now(), "data"))
+            tape.note(now() & TIME | FETCHING)
             try:
                 batch = call(iterator)
             finally:
-                if before == "other" and models.missing:
-                    before = "forward"  # without a hook: what lies between a batch and its backward, by difference
-                phases.current = before
-                phases.note((now(), before))
-            if phases.recording:
+                tape.note(now() & TIME | FETCHED)
+            if tape.recording and self._reader.current != "data":  # no loader inside a dataset
                 with contextlib.suppress(Exception):  # a batch of the user's own making
-                    self.batches.append((phases.notes[-1][0], shapes_of(batch)))
-            elif len(phases.notes) > LONG:
-                phases.shorten()
+                    self.batches.append((now(), shapes_of(batch)))
             return batch
 
         return fetch
 
-    def _forward_begins(self) -> None:
-        self._event("forward")
-        if self._phases.recording:
-            self.autocast.update(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
-        elif self.boundary.optimizer_steps:
-            self._models.begins = None  # nothing to learn from a forward until the next recording
-
     def _running_backward(self, call: Callable) -> Callable:
-        phases, models, boundary = self._phases, self._models, self.boundary
+        tape = self._tape
 
         @functools.wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
-            before = phases.current
-            if before == "backward" or get_ident() != phases.owner:
+            if get_ident() != tape.owner:
                 return call(*args, **kwargs)
-            phases.current = "backward"
-            phases.note((began := now(), "backward"))
+            tape.note((began := now()) & TIME | BACKWARD)
             try:
                 return call(*args, **kwargs)
             finally:
-                if before == "forward" and models.missing:
-                    before = "other"
-                phases.current = before
-                phases.note((ended := now(), before))
-                if phases.recording and creates_graph(*args, **kwargs):
+                tape.note((ended := now()) & TIME | BACK)
+                if tape.recording and creates_graph(*args, **kwargs):
                     self._higher_order.append((began, ended))
-                if not boundary.optimizer_steps:
-                    self._event("backward")
-                if self._deferred:
-                    self._deferred = False
-                    if self._on_step is not None:
-                        self._on_step(self)
-                    self.restart()
 
         return run
 
     # -- optimizers --------------------------------------------------------------------------------------------------
 
     def _before_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
-        phases = self._phases
-        if get_ident() != phases.owner:
+        tape = self._tape
+        if get_ident() != tape.owner:
             return
         who = id(optimizer)
-        if who not in self._optimizers.ids:
+        if who != self._settled and who not in self._optimizers.ids:
             self._optimizers.add(optimizer)
             self._models.own(optimizer, self.count)
-        self._stepping.setdefault(who, phases.current)  # there already: its last step raised, and the loop went on
-        phases.current = "optimizer"
-        phases.note((now(), "optimizer"))
+        self._stepping.add(who)
+        tape.note(now() & TIME | STEPPING)
 
     def _after_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
-        phases = self._phases
-        if get_ident() != phases.owner:
+        tape = self._tape
+        if get_ident() != tape.owner:
             return
         who = id(optimizer)
-        before = self._stepping.pop(who, None)
-        if before is None:
+        if who not in self._stepping:  # a step that calls its superclass's has every hook called twice
             return
-        if self._stepping and before != "optimizer":
-            self._stepping.clear()  # they raised inside this one
-        phases.current = before
-        phases.note((t := now(), before))
-        self._optimizer_stepped(optimizer, t)
+        self._stepping.discard(who)
+        if who == self._settled:
+            tape.note(now() & TIME | STEP)
+            self.count += 1
+            if published.writer is not None:
+                self._publish()
+        else:
+            tape.note((t := now() & TIME) | STEPPED)
+            self._optimizer_stepped(optimizer, t)
+
+    def _forget_optimizer(self, who: int) -> None:
+        if who == self._settled:
+            self._unsettle()
+        self._stepping.discard(who)
+        self.boundary.forget(who)
+
+    def _unsettle(self) -> None:
+        self.boundary.again(self.count - self._told)
+        self._settled, self._told = 0, self.count
 
     def _scaling(self, call: Callable) -> Callable:
         """`GradScaler.step`: where it skips the optimizer, the step ends all the same."""
 
         @functools.wraps(call)
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            before = self.boundary.optimizer_steps
+            before = self.count, self.boundary.optimizer_steps
             result = call(scaler, optimizer, *args, **kwargs)
-            if (
-                get_ident() == self._phases.owner
-                and isinstance(optimizer, Optimizer)
-                and self.boundary.optimizer_steps == before
-            ):
-                self._optimizer_stepped(optimizer, self._switch(self._phases.current), skipped=True)
+            stepped = before != (self.count, self.boundary.optimizer_steps)
+            if get_ident() == self._tape.owner and isinstance(optimizer, Optimizer) and not stepped:
+                self._optimizer_stepped(optimizer, now() & TIME, skipped=True)
             return result
 
         return step
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _event(self, kind: str) -> None:
+    def _event(self, kind: str, t: int) -> None:
         """Without an optimizer, steps are made of these; once one has stepped, they are none of ours."""
         if self.boundary.optimizer_steps or capturing():
             return
         if not self.boundary.unit:
-            self._history.append((kind, now()))
+            self._history.append((kind, t))
         if self.boundary.event(kind):
-            self._close(self._switch(self._phases.current))
+            self._close(t)
 
     def _optimizer_stepped(self, optimizer: Optimizer, t: int, skipped: bool = False) -> None:
         if capturing():
             return
-        if self.boundary.optimizer(id(optimizer), type(optimizer).__name__):
+        self._unsettle()
+        ends = self.boundary.optimizer(id(optimizer), type(optimizer).__name__)
+        self._listen()
+        if ends:
             self._close(t, skipped)
         elif self.boundary.fragments:
             self._join_fragments()
 
     def _close(self, t: int, skipped: bool = False) -> None:
-        phases = self._phases
-        if phases.current == "forward" and self._models.abandon():
-            phases.current = "other"
+        reader = self._reader
+        self._read()
+        began = reader.notes[0][0]
         if not self.count and self.boundary.unit in FALLBACKS.values():
             self._steps_from_history()  # the unit became known only now; the steps before it are past
-            phases.cut(t)
+            reader.begin(t)
         else:
-            self.steps.append(step := Step(self._begin, t, phases.cut(t), skipped))
+            reader.end(t, skipped)
             self.count += 1
-            if published.watched():
-                published.publish(self.count, step.wall, step.phases)
+            if published.writer is not None:
+                self._publish()
         if self._device is not None:
-            self._device.end((self._begin, t))
-        self._begin = t
+            self._device.end((began, t))
         if self.count <= self._young or self.boundary.changes != self._changes:
             self._look_around()
         if not self._pauses.knows_compiler and "torch._dynamo.callback" in sys.modules:
             self._pauses.watch_compiler()
-        if self._on_step is not None or self._device is not None:
+        reader.by_difference, self._told = bool(self._models.missing), self.count
+        if not self._resting or self._device is not None:
             self._tell()
+        elif self.count > self._young and not self._tape.recording:
+            self._settled = self.boundary.settled
+
+    def _publish(self) -> None:
+        step = self.steps[-1]
+        published.publish(self.count, step.wall, step.phases)
+
+    def rest(self) -> None:
+        """Nobody needs to hear of further steps, unless it turns out that they are others than was thought."""
+        self._resting = True
 
     def _tell(self) -> None:
-        if self._phases.current == "backward":
+        if self._reader.inside("backward"):
             self._deferred = True  # an optimizer inside backward: no profiler may start or stop inside the engine
-        elif self._on_step is not None:
+            self._listen()
+            return
+        if self._on_step is not None and not self._resting:
             self._on_step(self)
         self.restart()
+
+    def _tell_later(self) -> None:
+        if self._deferred:
+            self._deferred = False
+            self._listen()
+            self._tell()
 
     def _look_around(self) -> None:
         """In the first steps, and where the boundary learnt what a step is."""
@@ -366,6 +415,7 @@ class StepClock:
             self._join_fragments()
         if self.boundary.changes != self._changes:
             self._changes, self._young = self.boundary.changes, self.count + YOUNG
+            self._resting = self._on_step is None
         self._models.settle(self.count)
         self._look()
 
@@ -373,12 +423,13 @@ class StepClock:
         """The next step begins now: what happened since the last one (a profiler's start) belongs to no step."""
         if self._device is not None:
             self._device.begin()
-        self._begin = now()
-        self._phases.cut(self._begin)
+        self._read()
+        self._reader.begin(now() & TIME)
 
     def _join_fragments(self) -> None:
         """The last steps turned out to be parts of one."""
         self.count -= self.steps.join(self.boundary.fragments) - 1
+        self._told = self.count
         self.boundary.fragments = 0
 
     def _look(self) -> None:

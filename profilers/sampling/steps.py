@@ -1,7 +1,7 @@
 """The steps of a training loop, published from its own thread into the second lane of the kernel's ring.
 
-A step asks `watched` whether or not anybody watches, and `publish` takes no lock. The training thread is the lane's
-only writer; a forked child loses the lane, for it would be a second.
+`writer` is None unless somebody watches: every step looks, and `publish` takes no lock. The training thread is the
+lane's only writer; a forked child loses the lane, for it would be a second.
 """
 
 from __future__ import annotations
@@ -18,20 +18,16 @@ from .ring import Writer
 
 MEMORY_EVERY = 1.0  # s: asking torch for its reserved bytes takes some 20 µs
 
-_writer: Writer | None = None
+writer: Writer | None = None
 _NONE = (0,) * len(PHASES)
 _loss = math.nan
 _reserved, _asked = math.nan, 0.0
 
 
-def attach(writer: Writer | None) -> None:
+def attach(lane: Writer | None) -> None:
     """From now on into this lane; None: into none."""
-    global _writer
-    _writer = writer
-
-
-def watched() -> bool:
-    return _writer is not None
+    global writer
+    writer = lane
 
 
 def log(loss: float) -> None:
@@ -42,13 +38,13 @@ def log(loss: float) -> None:
 
 def publish(number: int, wall: int, phases: Mapping[str, int]) -> None:
     """A step has ended: how many there were, and what this one took, ns."""
-    writer = _writer
-    if writer is None:
+    lane = writer  # once: another thread may take it away
+    if lane is None:
         return
     now = time.monotonic()
     if now - _asked > MEMORY_EVERY:
         _ask(now)
-    writer.put((now, number, wall, *map(phases.get, PHASES, _NONE), _loss, _reserved))
+    lane.put((now, number, wall, *map(phases.get, PHASES, _NONE), _loss, _reserved))
 
 
 def _ask(now: float) -> None:

@@ -5,8 +5,9 @@
 Step clock: its own calls, timed directly. A loop step passes one data fetch, one forward, one backward and one
 optimizer step; the difference of two loops cannot show 10 us under the noise of a 10 ms step, so the marks are driven
 thousands of times without the work between them, against the same calls without a clock (target: 10 us together,
-0.1 % of 10 ms). Of that, empty hooks at the same places already cost what the line calls floor. Capture window: profiled against clean steps of the same run, alternating (target: 15 % on a step of at
-most 200 operators a ms), and steps outside the window against a loop that was never profiled (target: nothing).
+0.1 % of 10 ms). Of that, empty hooks at the same places already cost what the line calls floor. Capture window:
+profiled against clean steps of the same run, alternating (target: 15 % on a step of at most 200 operators a ms), and
+steps outside the window against a loop that was never profiled (target: nothing).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from workloads import steps
 
 from mlsys_studio.profilers.recording import Recording
+from mlsys_studio.profilers.sampling.steps import attach
 from mlsys_studio.profilers.step import StepClock
 
 ROUNDS, WARM, STEPS = 15, 50, 2000
@@ -78,6 +80,26 @@ def clocked() -> float:
         return bare_loop()
 
 
+def asked() -> float:
+    """Somebody wants to hear of each step, as a profile does of its first ones, until its window has passed."""
+    with StepClock(lambda _: None):
+        return bare_loop()
+
+
+def watched() -> float:
+    """A panel is open: each step is published, here to a reader that throws it away."""
+
+    class Nowhere:
+        def put(self, record: tuple) -> None:
+            pass
+
+    attach(Nowhere())  # pyright: ignore[reportArgumentType]
+    try:
+        return clocked()
+    finally:
+        attach(None)
+
+
 def hooked() -> float:
     """With hooks that do nothing, where the clock has its own."""
     model = Identity()
@@ -124,7 +146,9 @@ def differences(without: list[float], with_it: list[float]) -> list[float]:
 
 
 def step_clock() -> bool:
-    floor = statistics.median(differences(*interleaved(bare_loop, hooked, ROUNDS)))
+    floor, told, shown = (
+        statistics.median(differences(*interleaved(bare_loop, loop, ROUNDS))) for loop in (hooked, asked, watched)
+    )
     without, with_it = interleaved(bare_loop, clocked, ROUNDS)
     costs = differences(without, with_it)
     cost, low, high = statistics.median(costs), min(costs), max(costs)
@@ -133,6 +157,7 @@ def step_clock() -> bool:
         f"step clock: {cost:.1f} us a step (from {low:.1f} to {high:.1f} in {ROUNDS} rounds) = {cost / 100:.3f} % of a 10 ms step; "
         f"floor {floor:.1f} us; bare loop {1e6 * statistics.median(without):.0f} us; target {CLOCK_TARGET_US:.0f} us: {'pass' if passed else 'FAIL'}"
     )
+    print(f"            where somebody hears of each step {told:.1f} us; with a panel open {shown:.1f} us")
     return passed
 
 

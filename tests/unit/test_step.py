@@ -1,6 +1,7 @@
 """The step clock on loops that know nothing of it. Witnesses: the loop's own counters and stopwatches."""
 
 import builtins
+import contextlib
 import copy
 import gc
 import io
@@ -9,6 +10,7 @@ import pickle
 import threading
 import time
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
@@ -577,10 +579,10 @@ def test_a_model_pickled_in_the_block_works_and_reports_to_nobody(make):
 
     with StepClock() as clock:
         train(model, batches=3, between=between)
-        notes = list(clock._phases.notes)
+        events = clock._tape.drain()
         for copied in made:
             copied(torch.randn(2, 16))
-        assert clock._phases.notes == notes
+        assert events and not clock._tape.drain()
         assert list(clock.called()) == [model]
     for copied in made:
         assert torch.equal(copied(torch.ones(1, 16)).isfinite(), torch.ones(1, 4, dtype=torch.bool))
@@ -699,3 +701,128 @@ def test_a_hooked_model_inside_a_compiled_function_is_traced_as_if_it_had_no_hoo
             optimizer.step()
     assert clock.count == 6
     assert len(graphs) == 2 and graphs[0] == graphs[1]
+
+
+# -- once nobody asks for each step ----------------------------------------------------------------------------------
+
+
+def plain(_):
+    model = mlp()
+    train(model, batches=60)
+
+
+def another_optimizer_joins(_):
+    a, b = mlp(), mlp()
+    first, second = torch.optim.SGD(a.parameters()), torch.optim.Adam(b.parameters())
+    for i, (x, y) in enumerate(loader(60)):
+        F.cross_entropy(a(x), y).backward()
+        first.step()
+        if i >= 30:
+            F.cross_entropy(b(x), y).backward()
+            second.step()
+
+
+def another_training_follows(_):
+    for _ in range(3):
+        train(mlp(), batches=25)
+        gc.collect()
+
+
+def overflows_late(_):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    for i, (x, y) in enumerate(loader(60)):
+        loss = F.cross_entropy(model(x), y) * (float("inf") if i in (20, 40, 41) else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update(1.0)
+        optimizer.zero_grad()
+
+
+def raises_late(_):
+    """Its class calls the superclass's `step`, so that every hook is called twice; and it raises now and then."""
+
+    class Moody(torch.optim.SGD):
+        calls = 0
+
+        def step(self, closure=None):
+            Moody.calls += 1
+            if Moody.calls in (5, 30, 31):
+                raise RuntimeError("no")
+            return super().step(closure)
+
+    model = mlp()
+    optimizer = Moody(model.parameters())
+    for x, y in loader(60):
+        F.cross_entropy(model(x), y).backward()
+        with contextlib.suppress(RuntimeError):
+            optimizer.step()
+
+
+def validates(_):
+    model = mlp()
+    for _ in range(4):
+        train(model, batches=15)
+        with torch.no_grad():
+            for x, _y in loader(10):
+                model(x)
+
+
+@pytest.mark.parametrize(
+    ("program", "taken"),
+    [
+        (plain, 60),
+        (another_optimizer_joins, None),
+        (another_training_follows, 75),
+        (overflows_late, 60),
+        (raises_late, 57),
+        (validates, 60),
+    ],
+)
+def test_a_clock_that_nobody_asks_finds_the_same_steps(program, taken):
+    """Against one that closes every step as it ends; and the loop's own count of its optimizer's steps."""
+    asked, found = [], []
+    for on_step in (lambda clock: asked.append(clock.count), None):
+        torch.manual_seed(0)
+        with StepClock(on_step) as clock:
+            program(None)
+        found.append((clock.count, clock.boundary.unit, [step.skipped for step in clock.steps]))
+        assert all(sum(step.phases.values()) == step.wall for step in clock.steps)
+        assert clock.boundary.optimizer_steps == clock.count or taken is None or program is overflows_late
+    assert found[0] == found[1] and len(asked) >= found[0][0]
+    assert taken is None or found[0][0] == taken
+    new_models = 2 * (program is another_training_follows)  # found at their optimizers' first steps
+    whole = [set(step.phases) >= {"data", "forward", "backward"} for step in list(clock.steps)[5:]]
+    assert whole.count(False) <= new_models
+
+
+def test_a_clock_at_rest_wakes_when_the_steps_turn_out_to_be_others():
+    heard = []
+
+    def hears(clock):
+        heard.append((clock.count, clock.boundary.changes))
+        clock.rest()
+
+    a, b = mlp(), mlp()
+    first, second = torch.optim.SGD(a.parameters()), torch.optim.Adam(b.parameters())
+    with StepClock(hears) as clock:
+        for i, (x, y) in enumerate(loader(120)):
+            F.cross_entropy(a(x), y).backward()
+            first.step()
+            if i >= 60 and i % 4 == 0:  # it steps less often: a step is one of its
+                F.cross_entropy(b(x), y).backward()
+                second.step()
+    assert clock.boundary.unit == "optimizer step (Adam)"
+    assert heard[0] == (1, 0) and len(heard) == 2 and heard[1][1] > 0
+
+
+def test_a_long_loop_keeps_its_last_steps_and_counts_them_all(monkeypatch):
+    monkeypatch.setattr("mlsys_studio.profilers.tape.KEPT", 100)
+    with StepClock() as clock:
+        train(mlp(), batches=80)
+    assert clock.count == 80
+    assert 5 <= len(clock.steps) < 80
+    assert all(sum(step.phases.values()) == step.wall for step in clock.steps)
+    last = list(clock.steps)[-5:]
+    assert all(a.end == b.start for a, b in pairwise(last))
