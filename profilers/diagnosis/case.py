@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .hits import STRENGTH, Consequence, Hit, hits
+from .hits import LAST_ERROR, STRENGTH, Consequence, Hit, hits
 from .lines import Line
 from .metrics import Finding, worst_course
 from .rules import Rules
@@ -14,6 +14,7 @@ from .tracebacks import Kind, kinds
 PASSED = 0.55  # strength of what was dealt with: it gives way to all that was not
 SOON, STEPS, LONGEST_WAIT = 3, 3, 60  # lines; steps of work that show that it went on; lines in which they are counted
 LASTING = ("numerical", "gpu_hardware", "job_scheduler", "collective_hang")  # goes on while steps are printed
+_RESULTS = ("nccl_init_system_error", "nccl_buffer_alloc_failed", "nccl_invalid_usage_duplicate_gpu")
 _BAR = "%|"  # of a progress bar, which other threads draw on after the failure
 
 
@@ -34,6 +35,7 @@ def read(lines: Sequence[Line], rules: Rules) -> Reading:
     found = [
         replace(hit, strength=min(hit.strength, PASSED)) if passed(hit, lines, parts, rules) else hit for hit in found
     ]
+    found = _as_nccl_says(found, lines)
     numbers = worst_course(lines)
     note = ""
     if numbers and numbers.course != "recovered":
@@ -72,6 +74,17 @@ def passed(hit: Hit, lines: Sequence[Line], parts: Sequence[Kind], rules: Rules)
         if steps >= STEPS:
             return True
     return False
+
+
+def _as_nccl_says(found: list[Hit], lines: Sequence[Line]) -> list[Hit]:
+    """NCCL's result is a class of errors; where it adds the last error it met, that is the one."""
+    for index, line in enumerate(lines):
+        if not line.text.startswith(LAST_ERROR):
+            continue
+        named = [hit for hit in found if index <= hit.index <= index + SOON and hit.cause.id not in _RESULTS]
+        if named:
+            found = [hit for hit in found if hit.cause.id not in _RESULTS or abs(hit.index - index) > 2 * SOON]
+    return found
 
 
 def _cancelled_for(hit: Hit, consequences: Sequence[Consequence]) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .bounded import TooSlow
 from .lines import Line
 from .rules import Cause, Rules, Signal
-from .tracebacks import Kind, exception_of
+from .tracebacks import Kind, cut_off, exception_of
 from .unknown import between_packages, frames_above, guess
 
 NEAR_BEFORE, NEAR_AFTER = 60, 12  # lines in which a signal's second pattern is looked for
@@ -24,6 +24,7 @@ TELLING, BUILT = (
     2.0,
     (1.6, 1.3),
 )  # points of a guess by how the exception is built; its strength from there on, and below
+CUT = 1.4  # what the frames of a traceback speak for that breaks off before its exception
 UNKNOWN = 0.9  # an exception of which nothing is known
 _FRAMES = 2.3  # just above the type of an exception: a KeyError within load_weights is one of the checkpoint
 _NUMBERS = str.maketrans("", "", "0123456789.")
@@ -35,6 +36,9 @@ QUIET = ("warning", "info", "debug")  # levels
 # An import that fails speaks for what is installed; other words in it are names of modules.
 _IMPORTS = ("ModuleNotFoundError",)
 _OF_IMPORTS = ("missing_dependency", "version_mismatch")
+_HEADER = "Traceback (most recent"
+_RAISES = re.compile(r"\braise ([\w.]+)")
+LAST_ERROR = "Last error:"  # after it NCCL says what it met
 _HANDLING = "During handling of the above exception"
 _SOFT = 2.0  # what is taken off for a warning, and for a line without a word of failure
 _RAISED = 0.25  # what is added where the program itself raised it, or the kernel, NCCL or the scheduler says so
@@ -95,7 +99,9 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             speaking.add(who)
         elif line.text[:1].strip():  # a message's further lines are indented
             speaking.discard(who)
-        if kind in ("frame", "source", "noise", "header"):
+        if kind == "header":  # a logger's message may stand before it
+            line = replace(line, text=line.text.partition(_HEADER)[0].rstrip(" ,:"))
+        if kind in ("frame", "source", "noise") or not line.text:
             continue
         # Metrics fill a log with one line in other numbers: where it said nothing once, it says nothing again.
         template = line.text.translate(_NUMBERS) if "loss" in line.text else None
@@ -116,8 +122,8 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             if not its:
                 continue
         told = kinds[index + 1 : index + 2] == ["header"] and _NAMES_ITS_TYPE.search(line.text)
-        raised = who in speaking or bool(told)
-        found_here = _judged(lines, index, its, exception, raised, rules) if its else []
+        raised = who in speaking or bool(told) or lines[max(0, index - 1)].text.startswith(LAST_ERROR)
+        found_here = _judged(line, lines, index, its, exception, raised, rules) if its else []
         if exception and not (events and not found_here):
             says = {hit.strength for hit in found_here}
             if max(says, default=0) < _FRAMES:
@@ -125,6 +131,8 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             if max((hit.strength for hit in found_here), default=0) <= BARE and min(says, default=1) >= 1:
                 found_here.append(built(lines, kinds, index, exception[0], rules))
         found += found_here
+    for index in cut_off(lines, kinds):
+        found += _of_cut(lines, kinds, index, rules)
     return found, consequences
 
 
@@ -147,6 +155,7 @@ def _matched(text: str, rules: Rules) -> list[tuple[Signal, int]]:
 
 
 def _judged(
+    line: Line,
     lines: Sequence[Line],
     index: int,
     matched: list[tuple[Signal, int]],
@@ -155,7 +164,6 @@ def _judged(
     rules: Rules,
 ) -> list[Hit]:
     """One hit a cause, each as strong as its tier and the line's own tone allow."""
-    line = lines[index]
     said = raised or bool(_LOUD.search(line.text))
     loud = exception is not None or line.level == "error" or line.native or said
     if (not loud or (line.native and line.level != "error")) and rules.benign.search(line.text):
@@ -203,16 +211,36 @@ def _of_frames(lines: Sequence[Line], kinds: Sequence[Kind], index: int, excepti
     """What the traceback above an exception speaks for: the innermost frame that says anything, or two packages that do
     not fit."""
     frames = frames_above(lines, kinds, index)
+    cause = _by_frames(frames, rules)
+    if cause is None and between_packages(lines[index].text, frames):
+        cause = rules.cause("version_mismatch", "incompatible_package_versions")
+    return [Hit(lines[index], index, cause, _FRAMES, 0, False, exception)] if cause else []
+
+
+def _of_cut(lines: Sequence[Line], kinds: Sequence[Kind], index: int, rules: Rules) -> list[Hit]:
+    """What a traceback speaks for that breaks off before its exception: what its last line was about to raise, else its
+    frames."""
+    frames = frames_above(lines, kinds, index, cut=True)
+    raises = _RAISES.search(frames[0]) if frames else None
+    matched = _matched(f"{raises[1]}: ", rules) if raises else []
+    if any(signal.tier == "consequence" for signal, _ in matched):
+        return []
+    causes = {
+        signal.cause: named for signal, named in matched if signal.tier in ("certain", "likely") and not signal.near
+    }
+    if not causes and (cause := _by_frames(frames, rules)):
+        causes = {cause: 0}
+    return [Hit(lines[index], index, cause, CUT, named, False, "") for cause, named in causes.items()]
+
+
+def _by_frames(frames: Sequence[str], rules: Rules) -> Cause | None:
     text = "\n".join(reversed(frames))
     best: tuple[int, Signal] | None = None
     for signal in rules.frames:
         for found in signal.pattern.finditer(text):
             if best is None or found.start() > best[0]:
                 best = (found.start(), signal)
-    cause = best[1].cause if best else None
-    if cause is None and between_packages(lines[index].text, frames):
-        cause = rules.cause("version_mismatch", "incompatible_package_versions")
-    return [Hit(lines[index], index, cause, _FRAMES, 0, False, exception)] if cause else []
+    return best[1].cause if best else None
 
 
 def _near(lines: Sequence[Line], index: int) -> str:

@@ -43,6 +43,7 @@ _PREFIXES = tuple(
         rf"(?P<level>[EWIF])?\[?(?P<M>\d\d)-?(?P<D>\d\d) {_TIME}\]?:?\s?",
         rf"\[?(?P<M>\d\d)/(?P<D>\d\d)/(?P<Y>\d{{4}}) {_TIME}\]?:?\s?",
         r"\[(?P<level>[EWIF]) (?P<file>[\w./]+:\d+)\]\s?",
+        r"(?:(?P<level>[WI])|E) [\w./]+:\d+\]\s?",
         r"\[\d+,(?P<rank>\d+)\]<std(?:out|err)>: ?",
         r"\s*\[std(?:out|err)\]:? ?",
         rf"\s*\[(?P<level>[EWIF])(?P<M>\d\d?)(?P<D>\d\d) {_TIME} (?P<file>[\w./]+:\d+)\]\s?",

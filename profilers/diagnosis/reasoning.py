@@ -16,7 +16,8 @@ from .hits import BUILT, LEAST, Consequence, Hit, built
 from .lines import Line
 from .missing_rank import missing_rank
 from .rules import Cause, Rules
-from .survival import cut_off, survived, unexplained
+from .survival import survived, unexplained
+from .tracebacks import cut_off
 
 MOST_EVIDENCE, MOST_LINKS, MOST_ALTERNATIVES = 6, 12, 3
 LONGEST_TEXT = 500  # letters of a line in the answer
@@ -31,13 +32,13 @@ def diagnose_lines(lines: Sequence[Line], rules: Rules) -> Diagnosis:
     """The recipe."""
     reading = read(lines, rules)
     ranked = rank(reading.hits)
-    if survived(reading, ranked, rules):
-        if cut_off(reading):
-            return undecided(reading)
-        broke = unexplained(reading, rules)
-        return healthy(reading, rules) if broke is None else by_its_words(reading, broke, rules)
-    explained = ranked and ranked[0].strength != PASSED  # what was dealt with does not explain the end
-    return decided(reading, ranked) if explained else undecided(reading)
+    well = survived(reading, ranked, rules)
+    if not well and ranked and ranked[0].strength != PASSED:  # what was dealt with does not explain the end
+        return decided(reading, ranked)
+    broke = unexplained(reading, rules)
+    if broke is not None:
+        return by_its_words(reading, broke, rules)
+    return healthy(reading, rules) if well and not cut_off(lines, reading.kinds) else undecided(reading)
 
 
 def rank(found: Sequence[Hit]) -> list[Hit]:

@@ -1,4 +1,4 @@
-"""Did work go on, or end well, after what looked like a failure? Or is the text cut off before it says?"""
+"""Did work go on, or end well, after what looked like a failure?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _BROKE = re.compile(
     r"|(?-i:\b[A-Z]\w*(?:Error|Exception)\b|\bFAIL\b)",
     re.IGNORECASE,
 )
+_WARNS = re.compile(r".{0,40}\bwarn(?:ing|s)?\b", re.IGNORECASE)
 _LONGEST_TRACEBACK = 300  # lines
-_ANY_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:: |$)")
 
 
 def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
@@ -68,7 +68,7 @@ def unexplained(reading: Reading, rules: Rules) -> int | None:
 
 
 def _broke(line: Line, rules: Rules) -> bool:
-    if not _BROKE.search(line.text) or SETTING.match(line.text):
+    if not _BROKE.search(line.text) or SETTING.match(line.text) or _WARNS.match(line.text):
         return False
     return not any(each.search(line.text) for each in (rules.benign, rules.planned, rules.handled, rules.instead))
 
@@ -88,15 +88,3 @@ def _uncaught(reading: Reading, index: int) -> bool:
         if reading.kinds[i] == "frame":
             top = reading.lines[i].text
     return "in <module>" in top  # the header is not in the text
-
-
-def cut_off(reading: Reading) -> bool:
-    """Is there a traceback whose exception is not in the text?"""
-    open_: set[tuple[str, int | None]] = set()
-    for line, kind in zip(reading.lines, reading.kinds, strict=True):
-        who = (line.source, line.rank)
-        if kind == "header":
-            open_.add(who)
-        elif kind == "exception" or _ANY_EXCEPTION.match(line.text):
-            open_.discard(who)
-    return bool(open_)

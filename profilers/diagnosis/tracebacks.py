@@ -29,6 +29,7 @@ _EXCEPTION = re.compile(
 )
 # Whatever its name: the line after a traceback's frames that is not indented.
 _LAST = re.compile(r"^(?P<type>(?:[A-Za-z_]\w*\.)*_?[A-Z][a-z]\w*): (?P<message>.*)")
+_ANY_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*_?[A-Z]\w*(?:: |$)")
 _NOISE = re.compile(
     r"^\s*(?:Extension modules: |args: |Namespace\(|.{0,60}with config: |server_args=|.{0,40}non-default args)"
 )
@@ -53,6 +54,28 @@ def kinds(lines: Sequence[Line]) -> list[Kind]:
         before[who] = "log" if "frame #" in line.text else kind
         found.append(kind)
     return found
+
+
+def cut_off(lines: Sequence[Line], kinds: Sequence[Kind]) -> list[int]:
+    """The last line of every traceback whose exception is not in the text. Frames without a header that others follow
+    are the stack of a process that goes on."""
+    open_: dict[tuple[str, int | None], int] = {}
+    headed: set[tuple[str, int | None]] = set()
+    for index, (line, kind) in enumerate(zip(lines, kinds, strict=True)):
+        who = (line.source, line.rank)
+        if kind == "header":
+            headed.add(who)
+        if kind in ("header", "frame") or (kind == "source" and who in open_):
+            if "frame #" not in line.text:
+                open_[who] = index
+        elif (
+            who in open_
+            and line.text.strip()
+            and (kind == "exception" or _ANY_EXCEPTION.match(line.text) or who not in headed)
+        ):
+            del open_[who]
+            headed.discard(who)
+    return sorted(open_.values())
 
 
 def _kind(text: str, *, after_frame: bool, in_traceback: bool) -> Kind:

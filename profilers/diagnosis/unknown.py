@@ -64,10 +64,11 @@ def guess(lines: Sequence[Line], kinds: Sequence[Kind], index: int, rules: Rules
     return Guess(category, causes[category], most)
 
 
-def frames_above(lines: Sequence[Line], kinds: Sequence[Kind], index: int) -> list[str]:
-    """The frames of the traceback that ends at `index`, each with the line it quotes; the innermost first."""
+def frames_above(lines: Sequence[Line], kinds: Sequence[Kind], index: int, cut: bool = False) -> list[str]:
+    """The frames of the traceback that ends at `index`, each with the line it quotes; the innermost first. One that is
+    `cut` ends with a frame, not with its exception."""
     who, found, quoted = (lines[index].source, lines[index].rank), [], ""
-    for i in range(index - 1, max(-1, index - _LONGEST_TRACEBACK), -1):
+    for i in range(index - (not cut), max(-1, index - _LONGEST_TRACEBACK), -1):
         if (lines[i].source, lines[i].rank) != who:
             continue
         if kinds[i] in ("header", "exception"):

@@ -100,3 +100,43 @@ def test_only_calls_that_do_not_fit_lie_between_packages():
 def test_what_stands_before_a_line(raw: str, text: str, level: str, rank: int | None):
     line = parse(raw, 1)
     assert (line.text.strip(), line.level, line.rank) == (text, level, rank)
+
+
+CUT = f"""Traceback (most recent call last):
+  File "/w/fit.py", line 3, in <module>
+    fit()
+  File "{SITE}/torch/_dynamo/output_graph.py", line 9, in call_user_compiler
+    raise BackendCompilerFailed(self.compiler_fn, e)
+"""
+
+
+def test_a_traceback_that_breaks_off_is_named_by_what_it_was_about_to_raise():
+    for text in (CUT, CUT.partition("\n")[2]):  # with its header, and without
+        found = diagnose(text)
+        assert (found.category, found.cause) == ("gpu_kernel_compile", "torch_compile_failure")
+        assert found.confidence <= 0.6
+
+
+def test_a_traceback_that_breaks_off_in_the_launcher_tells_nothing():
+    assert (
+        diagnose(CUT.replace("BackendCompilerFailed", "ChildFailedError").replace("_dynamo", "distributed")).category
+        is None
+    )
+
+
+def test_the_stack_of_a_process_that_goes_on_breaks_nothing():
+    frames = '  File "/w/fit.py", line 3 in step\n  File "/w/fit.py", line 9 in main\n'
+    steps = "".join(f"step {n} loss {3 - n / 100:.3f}\n" for n in range(5))
+    assert diagnose(f"{steps}Thread 0x00007f (most recent call first):\n{frames}{steps}").category == "healthy"
+
+
+def test_what_a_logger_says_before_its_traceback_is_read():
+    said = "ERROR shmutils: Error while creating shared memory segment /dev/shm/nccl-xyz (size 9637888), "
+    found = diagnose(f'{said}Traceback (most recent call last):\n  File "/w/fit.py", line 3, in <module>\n')
+    assert (found.category, found.cause) == ("storage_io", "shm_too_small")
+
+
+def test_the_last_error_that_nccl_met_goes_before_the_class_of_its_result():
+    result = "ncclInternalError: Internal check failed.\n"
+    assert diagnose(result).category == "dist_init"
+    assert diagnose(f"{result}Last error:\nNet : Connection closed by remote peer n7<50260>\n").category == "network"
