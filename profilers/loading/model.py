@@ -86,7 +86,8 @@ class Pipeline:
         return replace(found, fetch=(fetch,) * workers, cpu=cpu)
 
     def paced(self, ns: float) -> Pipeline:
-        """As fast as the bare loop was, `ns` a step: what is beyond it was the clocks' price, in fetches and around them.
+        """As fast as the bare loop was, `ns` a step: what is beyond it was the clocks' price, in fetches, around them, and in
+        waiting for a core, which the watching threads want too.
 
         Where the model is as fast already, or the step alone is slower than that, there is nothing to take out.
         """
@@ -99,9 +100,9 @@ class Pipeline:
         return self._fetching(low)
 
     def _fetching(self, share: float) -> Pipeline:
-        """As if a fetch and its handing over took this share of their time."""
+        """As if a fetch, its handing over and the queues for a core took this share of their time."""
         fetch = tuple({key: ns * share for key, ns in parts.items()} for parts in self.fetch)
-        loop = {key: ns if key[0] in OF_THE_STEP else ns * share for key, ns in self.loop.items()}
+        loop = {k: ns if k[0] in OF_THE_STEP and k[1] != "queued" else ns * share for k, ns in self.loop.items()}
         return replace(self, fetch=fetch, loop=loop, feed=self.feed * share, cpu=self.cpu * share)
 
 

@@ -34,6 +34,7 @@ from mlsys_studio.profilers.loading.doctor import measure
 from mlsys_studio.profilers.loading.settings import Setting, changed
 from mlsys_studio.profilers.loading.tuner import bounds, tune_loader
 from mlsys_studio.profilers.loading.what_if import what_if
+from mlsys_studio.profilers.neighbours import CpuTime
 
 GRID = [Setting(0, None, 1, False)] + [
     Setting(workers, prefetch, threads, False)
@@ -127,7 +128,7 @@ def plain(loader: DataLoader, step: Callable[[Any], None] | None, seconds: float
 
 
 def tuned_against_grid(name: str, loader: DataLoader, step: Any, cell: float, pairs: int) -> bool:
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), CpuTime.now()
     measured = {setting: plain(changed(loader, setting), step, cell) for setting in GRID}
     grid = time.perf_counter() - began
     best = min(measured, key=lambda setting: measured[setting])
@@ -145,6 +146,7 @@ def tuned_against_grid(name: str, loader: DataLoader, step: Any, cell: float, pa
         f" ({low:.3f} to {high:.3f}); {took:.0f} s of the grid's {grid:.0f} s ({took / grid:.1%})",
         flush=True,
     )
+    disturbed(spent)
     return good
 
 
@@ -160,7 +162,9 @@ def paces(loader: DataLoader, step: Any, seconds: float) -> dict[int, list[float
 
 def predicted(name: str, loader: DataLoader, step: Any, seconds: float) -> bool:
     """The what-if for n workers, from the loader with none, within an epoch."""
+    began = CpuTime.now()
     found, measured = measure(loader, step, 6, []), paces(loader, step, seconds)
+    disturbed(began)
     at = causes.pipeline(found.loop, found.workers, loader.num_workers, Limits().cpu_limit, in_order=True)
     said = what_if(at)
     offs = {n: ns / statistics.median(measured[n]) - 1 for n, ns in said.workers if n in measured}
@@ -172,6 +176,13 @@ def predicted(name: str, loader: DataLoader, step: Any, seconds: float) -> bool:
         print(f"     {n} workers: said {'nothing' if ns is None else f'{ns / 1e6:.3f} ms'}, measured {', '.join(f'{t / 1e6:.3f}' for t in turns)} ms")  # fmt: skip
     print(f"     not predicted: {said.unpredicted}" if said.unpredicted else "     everything predicted", flush=True)
     return worst <= OFF
+
+
+def disturbed(began: CpuTime | None) -> None:
+    """A machine that others used meanwhile was not measured."""
+    ended = CpuTime.now()
+    if began is not None and ended is not None and ended.since(began).others > 0.1:
+        print(f"     disturbed: others, or this machine's host, took {ended.since(began).others:.2f} cores meanwhile")
 
 
 def main() -> int:

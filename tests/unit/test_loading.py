@@ -292,6 +292,8 @@ def test_what_the_clocks_cost_is_taken_out_of_what_they_timed():
     assert dict(paced.fetch[0]) == pytest.approx({("f", "cpu"): 2 * MS, ("f", "storage"): MS}, rel=1e-6)
     assert at.paced(11.0 * MS) is at  # slower than the model: nothing to take out
     assert at.paced(3.0 * MS) is at  # the step alone is slower than that
+    crowded = Pipeline(2, {("step", "work"): 12.0 * MS, ("step", "queued"): 9.0 * MS}, ({},) * 2, 0.0, 0.0, 2)
+    assert crowded.paced(17.0 * MS).loop["step", "queued"] == pytest.approx(5 * MS, rel=1e-6)
 
 
 def test_cached_samples_wait_for_no_storage():
