@@ -36,6 +36,11 @@ QUIET = ("warning", "info", "debug")  # levels
 # An import that fails speaks for what is installed; other words in it are names of modules.
 _IMPORTS = ("ModuleNotFoundError",)
 _OF_IMPORTS = ("missing_dependency", "version_mismatch")
+# What a line gives as the reason for what it reports: the reason is what counts.
+_BECAUSE = re.compile(
+    r"(?:\b(?:original|root|underlying) (?:reason|cause|error|exception)\b[^:\n]{0,40}|\bcaused by|\bbecause of the following \w+[^:\n]{0,40}): *(?=\S)",
+    re.IGNORECASE,
+)
 _HEADER = "Traceback (most recent"
 _RAISES = re.compile(r"\braise ([\w.]+)")
 LAST_ERROR = "Last error:"  # after it NCCL says what it met
@@ -46,7 +51,7 @@ _RAISED = 0.25  # what is added where the program itself raised it, or the kerne
 _FAILURE_WORDS = re.compile(
     r"error|fail|exception|fatal|abort|cannot|can.t|could ?n.t|could not|unable|traceback|kill|denied|refused|timed? ?out|timeout"
     r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|fault|bus error|throttl|slow(ed)?.?down|slow link|degrad|overheat|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
-    r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit",
+    r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit|diverg|explod|collaps|\bstall|delet|evict|reclaim",
     re.IGNORECASE,
 )
 # An option with its help, a variable with its value: they name failures that have not happened. What an ended process
@@ -107,7 +112,7 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
         template = line.text.translate(_NUMBERS) if "loss" in line.text else None
         if template in silent:
             continue
-        matched = _matched(line.text, rules)
+        matched = _reason(line.text, rules) or _matched(line.text, rules)
         if template and not matched:
             silent.add(template)
         events = [signal.cause.id for signal, _ in matched if signal.tier == "consequence"]
@@ -139,6 +144,11 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
 def _replaced(lines: Sequence[Line], index: int) -> bool:
     """Did its handler raise another in its place, which says what the failed look-up means?"""
     return any(line.text.startswith(_HANDLING) for line in lines[index + 1 : index + 4])
+
+
+def _reason(text: str, rules: Rules) -> list[tuple[Signal, int]]:
+    because = _BECAUSE.search(text)
+    return _matched(text[because.end() :], rules) if because else []
 
 
 def _matched(text: str, rules: Rules) -> list[tuple[Signal, int]]:

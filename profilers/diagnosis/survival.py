@@ -47,7 +47,8 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
         return False
     progress = sum(bool(rules.progress.search(text)) for text in after)
     handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
-    return progress >= STEPS or (handled and progress >= 1)
+    warned = reading.lines[last].level == "warning"
+    return progress >= STEPS or ((handled or warned) and progress >= 1)
 
 
 def unexplained(reading: Reading, rules: Rules) -> int | None:

@@ -140,3 +140,16 @@ def test_the_last_error_that_nccl_met_goes_before_the_class_of_its_result():
     result = "ncclInternalError: Internal check failed.\n"
     assert diagnose(result).category == "dist_init"
     assert diagnose(f"{result}Last error:\nNet : Connection closed by remote peer n7<50260>\n").category == "network"
+
+
+def test_what_a_line_gives_as_the_reason_goes_before_what_it_reports():
+    report = "RuntimeError: the NCCL communicator was aborted on rank 1"
+    assert diagnose(f"{report}: ncclInternalError\n").category == "dist_init"
+    why = "Original reason for failure was: [Rank 1] Watchdog caught collective operation timeout"
+    assert diagnose(f"{report}. {why}\n").category == "collective_hang"
+
+
+def test_one_step_of_work_after_a_warning_is_enough():
+    warning = "[W socket.cpp:663] [c10d] The client socket has failed to connect to [n7]:29500 (errno: 111 - Connection refused).\n"
+    assert diagnose(f"{warning}Epoch 1 step 10 loss 2.33\n").category == "healthy"
+    assert diagnose(warning).category != "healthy"
