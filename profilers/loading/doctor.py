@@ -22,7 +22,7 @@ from ..errors import UsageError
 from ..limits import Limits
 from . import causes
 from .consumer import Consumed, Loop, Step, length, replay
-from .handing import handing
+from .handing import can_be_sent, handing
 from .report import DataReport, OneShotReport
 from .samples import Worker, read_workers
 from .shadow import OneShot, plain_loader, random_states, shadow
@@ -97,7 +97,9 @@ def measure(loader: DataLoader, step: Step | None, seconds: float, notes: list[s
         except Exception as error:
             raise explained(error, folder) from error
         device = statistics.median(replay(step, together.batch, 5, 0.1 * seconds)) if step is not None else None
-        handed = None if count else handing(loader, alone, step, bare - alone, Limits().cpu_limit, 0.2 * seconds)
+        handed = None
+        if not count and can_be_sent(together.batch):
+            handed = handing(loader, alone, step, bare - alone, Limits().cpu_limit, 0.2 * seconds)
         workers = read_workers(folder, together.began, together.ended)
     return Measured(
         loop=causes.Loop(

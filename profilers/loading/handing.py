@@ -7,10 +7,11 @@ worker's GIL is wanted by the thread that answers the loop. None of that can be 
 from __future__ import annotations
 
 import math
+import pickle
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .consumer import Loop, Step, Turn, length
 from .model import Handing
@@ -38,12 +39,21 @@ def handing(loader: DataLoader, fetch: float, step: Step | None, work: float, co
         if turn > BOUND * receiving:
             fetch = turn
         if step is not None:
-            enough = min(math.ceil(fetch / (work + receiving)), max(1, int(cores)))
+            enough = min(math.ceil(fetch / (max(0.0, work) + receiving)), max(1, int(cores)))
             turns, _ = _with_workers(enough, loader, fetch, step, seconds / 2)
             receiving = statistics.fmean(map(_receiving, turns))
     except Exception:  # noqa: BLE001 - a dataset may refuse to be sent, a batch to be pickled, and the loader itself works
         return None
     return Handing(loop=receiving, fetch=fetch, cpu=cpu) if cpu else None
+
+
+def can_be_sent(batch: Any) -> bool:
+    """To be asked first: a worker only prints that it could not pickle a batch, and the loop waits for it in vain."""
+    try:
+        pickle.dumps(batch)
+    except Exception:  # noqa: BLE001 - a user's object may refuse in any way
+        return False
+    return True
 
 
 def _with_workers(
