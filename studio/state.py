@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1  # of the documents: the panel refuses another, and says which side to upgrade
 MIME = "application/vnd.mlsys.state+json"
 MOST_ROWS = 600  # of history in one reply, of one GPU; fewer of many
+MORE_STEPS = 60  # for a reader that has some: each row takes its time from the loop that made it
 LONGEST = 2_000  # characters of one text
 
 
@@ -77,7 +78,7 @@ def now(reader: str, hertz: float = 2.0, since: int = 0, step: int = 0) -> dict[
         "gpus": ring.facts.get("gpus", []),
         "fields": {"host": HOST, "gpu": GPU, "step": STEP},
         "samples": _rows(ring, ring.samples, since, most),
-        "steps": _rows(ring, ring.steps, step, MOST_ROWS),
+        "steps": _rows(ring, ring.steps, step, MORE_STEPS if step else MOST_ROWS),
         "flops": None if session is None else _flops(session),
         "findings": None if session is None else _revision(session),
         "trouble": None if (trouble := newest()) is None else trouble.number,

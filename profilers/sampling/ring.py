@@ -183,16 +183,28 @@ class Ring:
         first = max(since + 1, newest - SLOTS + 1, 1)
         stride = max(1, -(-(newest - first + 1) // most))
         wanted = range(newest - (newest - first) // stride * stride, newest + 1, stride)
-        return [(n, values) for n in wanted if (values := self._record(lane, n)) is not None]
+        packed = self._slots(lane, first, newest)
+        every = ((n, packed[(n - first) * lane.size :][: lane.size]) for n in wanted)
+        return [(n, values) for n, each in every if (values := _record(lane, n, each)) is not None]
 
-    def _record(self, lane: Lane, sequence: int) -> tuple[float, ...] | None:
-        packed = os.pread(self._descriptor, lane.size, lane.at(sequence))
-        if len(packed) < lane.size:
-            return None
-        checksum, _, found = _HEAD.unpack_from(packed)
-        if found != sequence or crc32(packed[8:]) != checksum:
-            return None
-        return struct.unpack_from(f"<{lane.values}d", packed, _HEAD.size)
+    def _slots(self, lane: Lane, first: int, last: int) -> memoryview:
+        """In one piece: each system call gives the GIL away, and beside a training loop it is slow to come back."""
+        begin, end = lane.at(first), lane.at(last) + lane.size
+        if last < first:
+            return memoryview(b"")
+        if begin < end:
+            return memoryview(os.pread(self._descriptor, end - begin, begin))
+        rest = os.pread(self._descriptor, end - lane.start, lane.start)
+        return memoryview(os.pread(self._descriptor, lane.end - begin, begin) + rest)
+
+
+def _record(lane: Lane, sequence: int, packed: memoryview) -> tuple[float, ...] | None:
+    if len(packed) < lane.size:
+        return None
+    checksum, _, found = _HEAD.unpack_from(packed)
+    if found != sequence or crc32(packed[8:]) != checksum:
+        return None
+    return struct.unpack_from(f"<{lane.values}d", packed, _HEAD.size)
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -55,6 +55,18 @@ def test_many_are_thinned_evenly_and_end_with_the_newest(ring: Ring):
     assert {b - a for a, b in pairwise(found)} == {10}
 
 
+def test_over_the_end_of_the_file_and_on_from_its_beginning(ring: Ring):
+    fill(ring, SLOTS + 10)
+    assert numbers(ring, since=SLOTS - 5) == list(range(SLOTS - 4, SLOTS + 11))
+    assert numbers(ring, since=SLOTS - 5, most=3) == [SLOTS, SLOTS + 5, SLOTS + 10]
+
+
+def test_of_a_file_cut_off_while_it_is_open_the_rest_is_read(ring: Ring):
+    fill(ring, 5)
+    os.truncate(ring.path, ring.samples.at(4) + 8)
+    assert numbers(ring) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("byte", [0, 8, 20, -1])
 def test_a_torn_record_is_skipped(ring: Ring, byte: int):
     fill(ring, 5)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -78,6 +79,19 @@ def test_samples_come_once_and_unknown_values_are_null(tmp_path, monkeypatch):
     assert len(found["samples"][0]) == 1 + len(found["fields"]["host"]) + len(found["fields"]["gpu"])
     assert content("now", reader="a", since=3)["samples"] == []
     assert len(content("now", reader="a", since=99)["samples"]) == 3  # of the ring before this one
+
+
+def test_a_reader_that_has_some_steps_gets_few_more(tmp_path, monkeypatch):
+    """Each row takes its time from the loop, so of many evenly spread ones are sent, and the newest is among them."""
+    ring = Ring.create(tmp_path / "1-2-3.ring", 0, {})
+    monkeypatch.setattr(state.watching, "ring", lambda *_: ring)
+    writer = ring.writer(ring.steps)
+    for n in range(1, 3001):
+        writer.put((float(n), *[0.0] * (ring.steps.values - 1)))
+    first = [row[0] for row in content("now", reader="a")["steps"]]
+    more = [row[0] for row in content("now", reader="a", step=1000)["steps"]]
+    assert (len(first), first[-1]) == (600, 3000)
+    assert len(more) <= 60 and more[-1] == 3000 and {b - a for a, b in pairwise(more)} == {34}
 
 
 @pytest.fixture
