@@ -1,8 +1,8 @@
 /**
  * Asks the followed kernel for its state, one question at a time, and says what became of it.
  *
- * The pace is that of the user: as they set it while a cell runs before their eyes, slow when the page is hidden, and not
- * at all after ten idle minutes, lest an open page keep a kernel from being culled.
+ * The pace is that of the user and of the kernel (`pace`), and not at all after ten idle minutes, lest an open page keep a
+ * kernel from being culled.
  */
 
 import { Kernel } from '@jupyterlab/services';
@@ -10,14 +10,12 @@ import { IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
 import { Follower } from './follow';
 import { Answer, Link, NoLink } from './link';
+import { HIDDEN_MS, pause } from './pace';
 import { expression, IHead, INow, MIME, PROTOCOL } from './protocol';
 import { Series } from './series';
 import { MainShell } from './shell';
 import { PanelState } from './state';
 
-const SAMPLES_AN_ANSWER = 6; // while a cell runs
-const IDLE_MS = 3_000;
-const HIDDEN_MS = 15_000;
 const REST_MS = 10 * 60_000;
 const AGAIN_MS = 5_000; // after a state that may pass by itself
 const SILENT_MS = 3_000;
@@ -29,10 +27,7 @@ export class Monitor implements IDisposable {
     this._look();
   }
 
-  /**
-   * Samples a second, 1 to 10. While a cell runs each answer brings several: a question takes 40 to 60 ms from a training
-   * loop of small steps that keeps every core busy (tests/benchmarks/panel.py), of which some 7 are its own CPU time.
-   */
+  /** Samples a second, 1 to 10. While a cell runs each answer brings several. */
   hertz = 2;
 
   readonly series = new Series();
@@ -70,9 +65,7 @@ export class Monitor implements IDisposable {
     if (link === null || this._state.kind !== 'live') {
       return null;
     }
-    const asked = this._line.then(() => link.ask(expression(name, options)));
-    this._line = asked.catch(() => null);
-    const answer = await asked.catch(() => null);
+    const answer = await this._ask(expression(name, options), link);
     const found = answer?.ok ? (answer.data[MIME] as T | undefined) : undefined;
     return found?.state === 'live' && link === this._link ? found : null;
   }
@@ -133,7 +126,7 @@ export class Monitor implements IDisposable {
     this.series.clear();
     this.now = null;
     try {
-      const language = await Promise.race([kernel.info.then(info => info.language_info.name), pause(1_000, 'python')]);
+      const language = await Promise.race([kernel.info.then(info => info.language_info.name), later(1_000, 'python')]);
       if (language !== 'python') {
         return this._set({ kind: 'not-python', kernel: this._name(), language });
       }
@@ -189,9 +182,7 @@ export class Monitor implements IDisposable {
       }
     }, 1_000);
     const options = { reader: READER, hertz: this.hertz, since: this.series.since, step: this.series.step };
-    const turn = this._line.then(() => link.ask(expression('now', options)));
-    this._line = turn.catch(() => null);
-    const answer = await turn.catch(() => null);
+    const answer = await this._ask(expression('now', options), link);
     window.clearInterval(watch);
     if (this._link !== link) {
       return; // another kernel is shown by now
@@ -203,6 +194,18 @@ export class Monitor implements IDisposable {
       return;
     }
     await this._take(answer, performance.now() - asked, link);
+  }
+
+  /** One question after the other. */
+  private _ask(code: string, link: Link): Promise<Answer | null> {
+    const turn = this._line.then(async () => {
+      const asked = performance.now();
+      const answer = await link.ask(code).catch(() => null);
+      this._spent += performance.now() - asked;
+      return answer;
+    });
+    this._line = turn;
+    return turn;
   }
 
   private async _take(answer: Answer, milliseconds: number, link: Link): Promise<void> {
@@ -221,6 +224,7 @@ export class Monitor implements IDisposable {
     }
     if (found.starting) {
       this._set({ kind: 'starting', kernel: this._name() });
+      this._spent = 0; // it loaded what all later answers need
       return this._schedule(200);
     }
     this.now = found;
@@ -251,12 +255,15 @@ export class Monitor implements IDisposable {
   }
 
   private _period(): number {
-    if (document.hidden) {
-      return HIDDEN_MS;
-    }
-    const busy = this._main?.busy || Date.now() - Math.max(this._seenAt, this._main?.lastBusy ?? 0) < 5_000;
-    const steps = this.series.stepsSince(5).length > 0;
-    return busy || steps ? (1000 * SAMPLES_AN_ANSWER) / this.hertz : IDLE_MS;
+    const spent = this._spent;
+    this._spent = 0;
+    return pause({
+      hidden: document.hidden,
+      busy: (this._main?.busy ?? false) || this.series.stepsSince(5).length > 0,
+      lately: Date.now() - Math.max(this._seenAt, this._main?.lastBusy ?? 0) < 5_000,
+      hertz: this.hertz,
+      spent
+    });
   }
 
   private _name(): string {
@@ -281,6 +288,7 @@ export class Monitor implements IDisposable {
   private _opening: Kernel.IKernelConnection | null = null;
   private _line: Promise<Answer | null> = Promise.resolve(null);
   private _asking = false;
+  private _spent = 0; // ms, for answers since the last pause
   private _disposed = false;
   private _timer = 0;
   private _main: MainShell | null = null;
@@ -305,6 +313,6 @@ async function place(kernel: Kernel.IKernelConnection): Promise<string> {
   }
 }
 
-function pause<T>(milliseconds: number, value: T): Promise<T> {
+function later<T>(milliseconds: number, value: T): Promise<T> {
   return new Promise(resolve => window.setTimeout(() => resolve(value), milliseconds));
 }
