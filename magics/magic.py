@@ -18,6 +18,8 @@ from .cell import Cell
 from .line import split
 from .matcher import matcher
 
+_KEPT = ("last_type", "last_value", "last_traceback", "last_exc")
+
 
 def register(shell: InteractiveShell) -> None:
     unregister(shell)
@@ -30,7 +32,9 @@ def register(shell: InteractiveShell) -> None:
             print(text)
             return None
         except UsageError as error:
-            raise ShownInOneLine(str(error)) from None
+            shown = ShownInOneLine(str(error))
+            _leave_the_last_exception(shell, shown)
+            raise shown from None
 
     mlsys.__doc__ = overview("%mlsys")  # what `%mlsys?` shows
     shell.magics_manager.register_function(mlsys, magic_kind="line_cell", magic_name="mlsys")
@@ -43,6 +47,25 @@ def unregister(shell: InteractiveShell) -> None:
     ours = [m for m in shell.Completer.custom_matchers if getattr(m, "__module__", None) == matcher.__module__]
     for registered in ours:
         shell.Completer.custom_matchers.remove(registered)
+
+
+def _leave_the_last_exception(shell: InteractiveShell, shown: BaseException) -> None:
+    """IPython keeps what it showed last, for `%debug` and `%mlsys diagnose`. A mistyped line of ours is not worth that.
+
+    It does so after this magic has raised; so what it kept is put back when the cell has ended.
+    """
+    kept = {name: getattr(sys, name) for name in _KEPT if hasattr(sys, name)}
+
+    def put_back(*_: object) -> None:
+        shell.events.unregister("post_run_cell", put_back)
+        if getattr(sys, "last_value", None) is shown:
+            for name in _KEPT:
+                if name in kept:
+                    setattr(sys, name, kept[name])
+                elif hasattr(sys, name):
+                    delattr(sys, name)
+
+    shell.events.register("post_run_cell", put_back)
 
 
 def _perform(line: str, cell: str | None, shell: InteractiveShell) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 
 import probes
@@ -145,6 +146,25 @@ def test_a_refusal_is_one_line_and_stops_the_notebook(
     assert said.out == ""
     assert said.err.startswith("UsageError: ")
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_refusal_leaves_the_last_exception_to_be_explained(shell: InteractiveShell):
+    shell.run_cell("1 / 0")
+    failed = sys.last_value
+    assert isinstance(failed, ZeroDivisionError)
+    shell.run_cell("%mlsys diagnos")
+    assert sys.last_value is failed and sys.last_traceback is failed.__traceback__
+    shell.run_cell("%mlsys diagnos\nnothing")
+    shell.run_cell("int('x')")
+    assert isinstance(sys.last_value, ValueError)  # a newer one is kept as ever
+    assert shell.events.callbacks["post_run_cell"] == []
+
+
+def test_after_a_refusal_alone_there_is_nothing_to_explain(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        monkeypatch.delattr(sys, name, raising=False)
+    shell.run_cell("%mlsys diagnos")
+    assert not hasattr(sys, "last_value")
 
 
 def test_help_is_printed_and_nothing_is_raised(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]):
