@@ -70,3 +70,27 @@ def test_after_the_loop_the_last_steps_are_waited_for_once():
     step(cuda, times, 2, 5.0)
     times.wait()
     assert times.walls == {1: 10_000_000, 2: 5_000_000}
+
+
+def test_a_clock_on_a_device_knows_each_steps_time_there(monkeypatch):
+    """Of a whole loop whose device works 1 ms longer each step. Witness: the stand-in's own arithmetic."""
+    import torch
+    from loops import mlp, train
+
+    from mlsys_studio.profilers import step
+    from mlsys_studio.profilers.step import StepClock
+
+    cuda, wanted = Cuda(), []
+
+    def queue():
+        wanted.append(len(wanted) + 1)
+        cuda.queued += wanted[-1]
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(step, "DeviceTimes", lambda _: DeviceTimes(cuda))
+    with StepClock() as clock:
+        train(mlp(), batches=30, between=queue)
+    clock.settle()
+    assert clock.count == 30
+    known = [clock.wall(s) for s in clock.steps][1:]  # whether there is a device is asked as the first step ends
+    assert known == [ms * 1_000_000 for ms in wanted[1:]]
