@@ -196,14 +196,22 @@ def _curve_text(curve: Curve, width: int) -> list[str]:
     """One mark a point, as high as its y; then both ends in numbers."""
     if not curve.points:
         return []
-    top = max([y for _, y in curve.points] + ([curve.limit[1]] if curve.limit else [])) or 1
+    bottom, top = _reach(curve)
     shown = curve.points[:: -(-len(curve.points) // (width - 4))]
-    line = "".join(_HEIGHTS[min(int(y / top * len(_HEIGHTS)), len(_HEIGHTS) - 1)] for _, y in shown)
+    heights = ((y - bottom) / (top - bottom) for _, y in shown)
+    line = "".join(_HEIGHTS[min(int(height * len(_HEIGHTS)), len(_HEIGHTS) - 1)] for height in heights)
     (x0, y0), (x1, y1) = curve.points[0], curve.points[-1]
     ends = f"{curve.y}: {three(y0)} at {curve.x} {number(x0)}, {three(y1)} at {number(x1)}"
     if curve.limit:
         ends += f"; {curve.limit[0]} {three(curve.limit[1])}"
     return [f"  {line}", *wrap(ends, width, "  ")]
+
+
+def _reach(curve: Curve) -> tuple[float, float]:
+    """From 0 up; from below it where a curve goes there, as a loss may."""
+    every = [y for _, y in curve.points] + ([curve.limit[1]] if curve.limit else [])
+    bottom, top = min(0.0, *every), max(0.0, *every)
+    return bottom, top if top > bottom else bottom + 1
 
 
 def _marks(count: int) -> list[str]:
@@ -250,14 +258,14 @@ def _part_html(part: Part) -> Markup:
 def _curve_html(curve: Curve) -> Markup:
     """Lines between points in percent of the width, because a picture that is scaled would scale its letters."""
     points, limit = curve.points, curve.limit
-    top = max([y for _, y in points] + ([limit[1]] if limit else [])) * 1.08 or 1
+    bottom, top = _reach(curve)
     first, last = points[0][0], points[-1][0]
 
     def across(x: float) -> str:
         return f"{(x - first) / ((last - first) or 1) * 100:.3f}%"
 
     def down(y: float) -> str:
-        return f"{_TALL - y / top * _TALL:.1f}"
+        return f"{_TALL - (y - bottom) / (1.08 * (top - bottom)) * _TALL:.1f}"
 
     marks = [
         tag("line", x1=across(a), y1=down(b), x2=across(c), y2=down(d), stroke=series(1)[0], stroke_width=2)

@@ -61,3 +61,18 @@ def test_a_curve_rises_where_its_points_do():
     heights = [float(y) for y in re.findall(r'y2="([\d.]+)" stroke=', page)]
     assert heights == sorted(heights, reverse=True)  # down the page is less
     assert "tokens/s: 10.0 at batch 1, 80.0 at 64; peak 100" in sheet_text(SHEET)
+
+
+def test_a_curve_may_lie_below_zero():
+    """As a loss that is a log-likelihood: both views fall from its first point to its last, and stay in the picture."""
+    falling = Sheet("", "", (Curve("Loss", "step", "loss", ((1, 2.0), (2, -1.0), (3, -6.0))),))
+    marks = next(line for line in sheet_text(falling).splitlines() if "▁" in line).strip()
+    assert marks[0] == "█" and marks == "".join(sorted(marks, reverse=True)) and marks[-1] == "▁"
+    heights = [float(y) for pair in re.findall(r'y1="([\d.]+)"[^>]* y2="([\d.]+)"', sheet_html(falling)) for y in pair]
+    assert heights == sorted(heights) and heights[0] > 0 and heights[-1] == 140
+
+
+def test_a_curve_that_is_always_the_same_is_drawn():
+    for value in (-3.0, 0.0, 3.0):
+        assert "Same" in sheet_text(Sheet("", "", (Curve("Same", "x", "y", ((1, value), (2, value))),)))
+        assert "nan" not in sheet_html(Sheet("", "", (Curve("Same", "x", "y", ((1, value), (2, value))),)))
