@@ -27,8 +27,12 @@ from ..profilers.sampling.watching import watching
 from ..profilers.views.sheet import Curve, Figures, Grid, Part, Row, Sheet, Shown
 from ..profilers.views.units import bandwidth, duration, number, percent, size, three
 
-REFRESH = 1.0  # seconds between two pictures
-SHOWN = 300  # samples on a curve
+REFRESH = 1.0  # seconds between two pictures, at least
+MOST_OF_KERNEL = (
+    0.01  # of the time goes into pictures, as it does into the panel's questions (extensions/lab/src/pace.ts)
+)
+SAMPLES, STEPS = 300, 3_000  # the last ones are shown
+POINTS = 100  # on a curve: each is drawn anew with every picture
 UNKNOWN = "not measured"
 
 Values = dict[str, float | None]
@@ -70,6 +74,9 @@ class Look(Shown):
         if self.steps:
             last = self.steps[-1]
             yield Row("step", _of(last["wall"], duration), f"number {last['number']:.0f}")
+            wall, data = (sum(step[part] or 0.0 for step in self.steps) for part in ("wall", "data"))
+            if wall > 0:
+                yield Row("waiting for data", percent(data / wall), "of the steps shown")
             if last["loss"] is not None:
                 yield Row("loss", f"{last['loss']:.4g}")
         yield Row(
@@ -105,9 +112,12 @@ class Look(Shown):
             if len(points) > 2:
                 y = "cores" if name == "cpu" else "GiB"
                 yield Curve(title, "s", y, tuple(points), None if limit is None else ("limit", limit / unit))
-        losses = [(s["number"], s["loss"]) for s in self.steps if s["loss"] is not None and s["number"] is not None]
-        if len(losses) > 2:
-            yield Curve("Loss", "step", "loss", tuple(losses))
+        for name, title, y, unit in (("wall", "Step time", "ms", 1e6), ("loss", "Loss", "loss", 1.0)):
+            points = [
+                (n, v / unit) for s in self.steps if (n := s["number"]) is not None and (v := s[name]) is not None
+            ]
+            if len(points) > 2:
+                yield Curve(title, "step", y, tuple(points))
 
 
 def once(seconds: float) -> Look:
@@ -126,8 +136,8 @@ def once(seconds: float) -> Look:
 def of_ring(ring: Ring) -> Look:
     """The last samples of the kernel's own sampler, and the steps published beside them."""
     newest = ring.newest(ring.samples)
-    samples = [values for _, values in ring.read(ring.samples, max(0, newest - SHOWN))]
-    steps = [values for _, values in ring.read(ring.steps, max(0, ring.newest(ring.steps) - 10 * SHOWN), SHOWN)]
+    samples = [values for _, values in ring.read(ring.samples, max(0, newest - SAMPLES), POINTS)]
+    steps = [values for _, values in ring.read(ring.steps, max(0, ring.newest(ring.steps) - STEPS), POINTS)]
     return _look(samples, steps, [gpu["name"] for gpu in ring.facts.get("gpus", [])])
 
 
@@ -139,25 +149,39 @@ class Live:
 
         self._display: Any = DisplayHandle()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mlsys-monitor", daemon=True)
+        self._thread: threading.Thread | None = None
         self.look = Look((), (), (), ())
 
     def __enter__(self) -> Self:
         self._display.display(self.look)
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._done.clear()
+        self._thread = threading.Thread(target=self._follow, name="mlsys-monitor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """With a last picture."""
         self._done.set()
-        self._thread.join(5)
-        self._refresh()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(5)
+        with contextlib.suppress(UsageError):
+            self._refresh()
 
     def _follow(self) -> None:
-        while not self._done.wait(REFRESH if self.look.hosts else 0.1):
+        spent = 0.0
+        while not self._done.wait(max(REFRESH, spent / MOST_OF_KERNEL) if self.look.hosts else 0.1):
+            began = time.thread_time()
             with contextlib.suppress(UsageError):
                 self._refresh()
+            spent = time.thread_time() - began
 
     def _refresh(self) -> None:
         ring = watching.ring("monitor", 2.0)

@@ -8,6 +8,7 @@ from ...profilers.errors import UsageError
 from ..registry import Call, verb
 
 if TYPE_CHECKING:
+    from ..following import Following
     from ..monitoring import Look
 
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 def monitor(
     *,
     seconds: Annotated[float, "how long one look takes, as rates are means; not above a cell"] = 1.0,
+    follow: Annotated[bool, "a picture that follows all cells from now on, with a button to pause it"] = False,
     call: Call,
-) -> Look | None:
+) -> Look | Following | None:
     """Show GPU, CPU, memory and IO against this container's limits, for this kernel on the machine where it runs.
 
     Above a cell the picture follows while it runs, with the steps of its training loop, and stays in the notebook.
@@ -26,7 +28,13 @@ def monitor(
     if not 0.1 <= seconds <= 60:
         raise UsageError(f"--seconds {seconds:g} is no time for one look: give 0.1 to 60")
     if call.cell is None:
+        if follow:
+            from ..following import follow as following
+
+            return following(call.face)
         return once(seconds)
+    if follow:
+        raise UsageError("--follow is for a line of its own: above a cell the picture follows that cell; leave it out")
     try:
         from ...profilers.step import StepClock
     except ModuleNotFoundError:  # no torch, no steps

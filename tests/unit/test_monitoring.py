@@ -25,7 +25,7 @@ def put(ring: Ring, count: int) -> None:
     samples, steps = ring.writer(ring.samples), ring.writer(ring.steps)
     for n in range(count):
         samples.put((*(host | {"time": float(n)}).values(), *gpu.values()))
-        step = dict.fromkeys(STEP, 0.0) | {"number": n + 1.0, "wall": 20e6, "loss": 2.0 - 0.1 * n}
+        step = dict.fromkeys(STEP, 0.0) | {"number": n + 1.0, "wall": 20e6, "data": 5e6, "loss": 2.0 - 0.1 * n}
         steps.put(tuple(step.values()))
 
 
@@ -41,6 +41,9 @@ def test_a_look_says_values_against_limits(ring: Ring):
         "not attributable",
         "power cap",
         "20.0 ms",
+        "25.0 %  of the steps shown",
+        "Step time\n",
+        "Loss\n",
     ):
         assert said.replace(" cores", "") in text, text
     assert all(len(line) <= 80 for line in text.splitlines())
