@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .bounded import TooSlow
+from .endings import MEANS, ending
 from .lines import Line
 from .rules import Cause, Rules, Signal
 from .tracebacks import Kind, cut_off, exception_of
@@ -51,14 +52,14 @@ _RAISED = 0.25  # what is added where the program itself raised it, or the kerne
 _FAILURE_WORDS = re.compile(
     r"error|fail|exception|fatal|abort|cannot|can.t|could ?n.t|could not|unable|traceback|kill|denied|refused|timed? ?out|timeout"
     r"|not found|invalid|unsupported|not supported|mismatch|out of|crash|fault|bus error|throttl|slow(ed)?.?down|slow link|degrad|overheat|lost|corrupt|missing|no such|assert|panic|terminat|exceed"
-    r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit|diverg|explod|collaps|\bstall|delet|evict|reclaim",
+    r"|unexpected| down\b|hang|hung|stuck|broken|reset|unreachable|unknown|incompatib|too |does(n.t| not)|NVRM|Xid|NCCL WARN|cancel|preempt|must |not |nan\b|exit|illegal|low on|diverg|explod|collaps|\bstall|delet|evict|reclaim",
     re.IGNORECASE,
 )
 # An option with its help, a variable with its value: they name failures that have not happened. What an ended process
 # left (exit code, state, reason) has the same form.
 SETTING = re.compile(
     r"^\s*(?:-{1,2}\w[\w-]*(?:[ ,=]|$)|(?:export )?(?:[A-Z][A-Z0-9_]+=\S*\s*)+$"
-    r"|(?!.{0,40}(?:exit|reason|state|status|error|signal|exception|cause|message|result|traceback|event|what\(\)|killed|code|xid|slowdown|thermal))"
+    r"|(?![^:=]{0,40}\b(?:was|were|has|had|have|did|does|not)\b)(?!.{0,40}(?:exit|reason|state|status|error|signal|exception|cause|message|result|traceback|event|what\(\)|killed|code|xid|slowdown|thermal))"
     r"['\"]?[A-Za-z_][\w ./-]{0,40}['\"]?(?:\s*[:=]\s*(?:[\w.+*\"'-]{1,24}|[\[{(][\])}]?)(?:[,;]\s*[A-Za-z_][\w ./-]{0,40}(?=[:=])|[,;]?\s*$))+$)",
     re.IGNORECASE,
 )
@@ -135,6 +136,8 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
                 found_here += _of_frames(lines, kinds, index, exception[0], rules)
             if max((hit.strength for hit in found_here), default=0) <= BARE and min(says, default=1) >= 1:
                 found_here.append(built(lines, kinds, index, exception[0], rules))
+        if not found_here and (cause := _by_ending(line, rules)):
+            found_here = [Hit(line, index, cause, STRENGTH["symptom"], 0, False, "")]
         found += found_here
     for index in cut_off(lines, kinds):
         found += _of_cut(lines, kinds, index, rules)
@@ -205,6 +208,14 @@ def _judged(
         if key not in best or (hit.strength, hit.specific) > (best[key].strength, best[key].specific):
             best[key] = hit
     return list(best.values())
+
+
+def _by_ending(line: Line, rules: Rules) -> Cause | None:
+    """What the signal or the exit code that the line tells of speaks for, where nothing more is said."""
+    if line.level in ("info", "debug") or any(each.search(line.text) for each in (rules.benign, rules.planned)):
+        return None
+    means = MEANS.get(ending(line.text) or 0)
+    return rules.cause(*means) if means else None
 
 
 def built(lines: Sequence[Line], kinds: Sequence[Kind], index: int, exception: str, rules: Rules) -> Hit:

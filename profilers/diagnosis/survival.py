@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .case import STEPS, Reading
+from .endings import ending
 from .hits import LEAST, QUIET, SETTING, Hit
 from .lines import Line
 from .rules import Rules
@@ -16,8 +17,7 @@ _ENDED = re.compile(
 )
 # What no healthy line says of its own run.
 _BROKE = re.compile(
-    r"\berrors?(?=:| (?:occur|while|during|in|when|at|code|loading|running)\b)|\b(?:exit|return)(?:ed)?(?: with)?(?: (?:non-?zero )?(?:code|status|value))?:? ?[1-9]\d*\b"
-    r"|\b(?:failed|failures?|fails|fatal|abort(?:ed|ing)?|crash(?:ed|es)?|killed|denied|refused|terminated|panic|died|evicted|deleted|stalled|hung|stuck|exception"
+    r"\berrors?(?=:| (?:occur|while|during|in|when|at|code|loading|running)\b)|\b(?:failed|failures?|fails|fatal|abort(?:ed|ing)?|crash(?:ed|es)?|killed|denied|refused|terminated|panic|died|evicted|deleted|stalled|hung|stuck|exception"
     r"|unreachable|cannot|could not|couldn.t|unable to|not found|no such|timed out|out of memory|corrupt(?:ed)?|lost|exceeded|segfault|core dumped)\b"
     r"|(?-i:\b[A-Z]\w*(?:Error|Exception)\b|\bFAIL\b)",
     re.IGNORECASE,
@@ -61,9 +61,10 @@ def unexplained(reading: Reading, rules: Rules) -> int | None:
         if kind not in ("log", "exception") or not line.text.strip():
             continue
         within = line.level or (within if line.text[0].isspace() else "")
-        if rules.finished.search(line.text) or rules.progress.search(line.text):
+        badly = bool(ending(line.text)) and not rules.planned.search(line.text)
+        if not badly and (rules.finished.search(line.text) or rules.progress.search(line.text)):
             found = None
-        elif found is None and index not in known and within not in QUIET and _broke(line, rules):
+        elif found is None and index not in known and within not in QUIET and (badly or _broke(line, rules)):
             found = index
     return found
 

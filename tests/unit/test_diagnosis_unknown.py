@@ -52,7 +52,7 @@ def test_an_attribute_that_another_package_lacks_is_a_matter_of_versions():
         "the frobnicator died in bay 4",
         "brzk: could not settle the spindle",
         "Fleet member 3 was terminated",
-        "glorp returned 3",
+        "glorp returned -6",
         "frob: exit code 12",
     ],
 )
