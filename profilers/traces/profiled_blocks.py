@@ -96,13 +96,12 @@ def _places(trace: Trace, time: np.ndarray, lane: np.ndarray) -> tuple[np.ndarra
     layers = Layers(trace)
     rooms = [i for i, name in enumerate(trace.names) if name.startswith(TAKES_ROOM)]
     frames = trace.codes(OWN_CODE, Kind.PYTHON)
-    masks = (
-        (trace.kind == Kind.OPERATOR) & ~np.isin(trace.name, rooms),
-        (trace.kind == Kind.PYTHON) & np.isin(trace.name, frames),
-    )
+    operator, takes = trace.kind == Kind.OPERATOR, np.isin(trace.name, rooms)
+    masks = (operator & ~takes, operator & takes, (trace.kind == Kind.PYTHON) & np.isin(trace.name, frames))
     for each in np.unique(lane).tolist():
         mine = np.flatnonzero(lane == each)
-        around = [_around(trace, np.flatnonzero(mask & (trace.lane == each)), time[mine]) for mask in masks]
+        who, room, frame = (_around(trace, np.flatnonzero(m & (trace.lane == each)), time[mine]) for m in masks)
+        around = np.where(who < 0, room, who), frame  # the operator that wanted the room, or torch.empty of the user's
         rows, inverse = np.unique([*around, layers.at(each, time[mine])], axis=1, return_inverse=True)
         found = [Place(_said(trace, operator, frame), layer) for operator, frame, layer in rows.T.tolist()]
         place[mine] = np.array([places.setdefault(p, len(places)) for p in found], np.int32)[inverse.ravel()]

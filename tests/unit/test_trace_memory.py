@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -181,3 +183,51 @@ def test_text_fits_80_columns_and_the_page_is_escaped(tmp_path, form, monkeypatc
     page = m._repr_mimebundle_()["text/html"]
     assert "<script" not in page and "<b>" not in page
     assert json.loads(m.to_json())["peak"]["bytes"] == story.peak
+
+
+# -- a recording of torch's own ------------------------------------------------------------------------------------------------
+
+# torch 2.13 on a CPU recorded this, without its host and paths (profile_memory=True; step 0 was the profiler's warm-up):
+#
+#     layers = [Linear(256, 256, bias=False) for _ in range(2)]; x, left, aside = randn(64, 256), [], None
+#     for step in range(7):
+#         if step == 3: aside = torch.empty(1_234_567, dtype=torch.uint8)
+#         left.append(torch.zeros(10_000))
+#         layers[1](layers[0](x).relu()).sum().backward(); sgd.step(); sgd.zero_grad()
+#         if step == 4: aside = None
+RECORDED = Path(__file__).parents[1] / "data" / "memory.pt.trace.json.gz"
+ASIDE, LEFT, GRADIENT = 1_234_567, 40_000, 4 * 256 * 256
+
+
+def test_what_torch_recorded_is_what_the_loop_did():
+    """Witnesses: the loop above, and the allocator's own count of bytes in use."""
+    found = memory_of(RECORDED)
+    events = json.loads(gzip.decompress(RECORDED.read_bytes()))["traceEvents"]
+    counted = [event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"]
+    assert found.peak.total == max(counted)
+    assert found.steps == 6 and not found.warnings
+    alive = {(a.site, a.category): (a.blocks, a.bytes) for a in found.alive}
+    assert alive["aten::empty", "kept over steps"] == (1, ASIDE)
+    assert alive["aten::zeros", "kept over steps"] == (
+        4,
+        4 * LEFT,
+    )  # of steps 1 to 4: the peak is in the last with `aside`
+    assert alive["aten::mm", "gradients"] == (2, 2 * GRADIENT)
+    (growing,) = found.growing
+    assert (growing.site, growing.bytes) == ("aten::zeros", growing.steps * LEFT)
+
+
+def test_a_tensor_is_seen_only_while_it_lives():
+    """Witness: `aside` lives in two of the six steps, from their beginning to their end."""
+    found = memory_of(RECORDED)
+    events = json.loads(gzip.decompress(RECORDED.read_bytes()), parse_float=Decimal)["traceEvents"]
+    first = min(event["ts"] for event in events if event["name"] == "[memory]")
+    steps = {event["name"]: event for event in events if event["name"] in ("ProfilerStep#3", "ProfilerStep#4")}
+    began, last = (1000 * (steps[f"ProfilerStep#{n}"]["ts"] - first) for n in (3, 4))
+    ended = last + 1000 * steps["ProfilerStep#4"]["dur"]
+    kept, seen = CATEGORIES.index("kept over steps"), set()
+    for moment in found.timeline:
+        inside = began <= moment.time_ns < ended
+        assert (moment.bytes[kept] > ASIDE) == inside, moment
+        seen.add(inside)
+    assert seen == {True, False}
