@@ -133,3 +133,11 @@ def last() -> Session:
     if _last is None:
         raise UsageError("nothing was profiled yet: put `%%mlsys profile` above the cell with your loop and run it")
     return _last
+
+
+def waited(loader: Any) -> tuple[int, int] | None:
+    """(ns in `next`, ns in all) of a clean step of the loop profiled last, where it was this loader's; else None."""
+    if _last is None or not any(ref() is loader for ref in _last.parts.loaders):
+        return None
+    steps = _last.profile.steps
+    return (steps.phases["data"], steps.median) if "data" in steps.phases else None

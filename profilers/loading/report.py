@@ -166,20 +166,38 @@ class DataReport(Shown):
 
 @dataclass(frozen=True, slots=True)
 class OneShotReport(Shown):
-    """A stream that reading would use up: nothing was read."""
+    """A stream that reading would use up: nothing was read. Its consumer side, ns a step, is what the user's loop saw."""
 
     dataset: str
     what: str
+    wait: float | None = None  # in `next`; None: the loop was not profiled
+    wall: float | None = None
 
     def to_json(self) -> str:
-        return json.dumps({"schema_version": SCHEMA_VERSION, "dataset": self.dataset, "one_shot": self.what, "causes": []}, indent=1)  # fmt: skip
+        body = {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "one_shot": self.what,
+            "causes": [],
+            "wait_us": None if self.wait is None else self.wait / 1000,
+            "step_us": None if self.wall is None else self.wall / 1000,
+        }
+        return json.dumps(body, indent=1)
 
     def sheet(self) -> Sheet:
         notes = (
             "Nothing was read: reading here would take these samples from your training.",
-            "Not split: workers, stages, how their time went. Its consumer side is timed by your own loop: put %%mlsys profile above it, and read `data stall`.",
+            "Not split: workers, stages, how their time went, nor what other settings would give.",
         )
-        return Sheet(f"Data loader: {self.dataset} can be read only once", f"It holds {self.what}.", (), notes)
+        parts: tuple[Part, ...] = ()
+        if self.wait is not None and self.wall:
+            row = Row("waiting in next", duration(self.wait), f"of a step of {duration(self.wall)}, {percent(self.wait / self.wall)}")  # fmt: skip
+            parts = (Figures("Its consumer side, in the loop as profiled last", (row,)),)
+        else:
+            notes += (
+                "Its consumer side is timed by your own loop: put %%mlsys profile above it, run it, and ask again.",
+            )
+        return Sheet(f"Data loader: {self.dataset} can be read only once", f"It holds {self.what}.", parts, notes)
 
 
 # -- the parts of the page -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ...profilers.errors import UsageError
@@ -41,11 +42,21 @@ def data(
     given = {} if seconds is None else {"seconds": seconds}
     if not tune:
         from ...profilers.loading.doctor import data_doctor
+        from ...profilers.loading.report import OneShotReport
 
-        return data_doctor(loader, step, **given)
+        report = data_doctor(loader, step, **given)
+        return timed(report, loader) if isinstance(report, OneShotReport) else report
     from ...profilers.loading.tuner import tune_loader
 
     tuned = tune_loader(loader, step, redraw=redraw, **given)
     if into is not None and call.namespace is not None:
         call.namespace[into] = tuned.loader
     return tuned
+
+
+def timed(report: OneShotReport, loader: Any) -> OneShotReport:
+    """With what the loop itself waited for this loader, where it was profiled."""
+    from ..session import waited
+
+    found = waited(loader)
+    return report if found is None else replace(report, wait=found[0], wall=found[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -259,3 +260,38 @@ def test_a_profile_inside_a_profile(shell, capsys):
     shell.run_cell("import mlsys_studio")
     result = shell.run_cell("%%mlsys profile\nwith mlsys_studio.profile(): pass")
     assert "already running" in str(result.error_in_exec)
+
+
+# -- a stream that can be read once ---------------------------------------------------------------------------------------
+
+STREAM = """
+class Once(torch.utils.data.IterableDataset):
+    def __init__(self, source): self.source = source
+    def __iter__(self):
+        for each in self.source:
+            time.sleep(0.004)
+            yield each
+source = iter([(data[i][0], data[i][1]) for i in range(280)])
+stream = DataLoader(Once(source), batch_size=4)
+"""
+
+
+def test_of_a_stream_only_the_consumer_side_is_said_and_nothing_read(shell):
+    """Witness: 16 ms of sleep a batch of four, which the loop waits for; and the stream, which is as it was."""
+    assert shell.run_cell(STREAM).success
+    before = shell.run_cell("%mlsys data stream").result
+    assert before.wait is None and "ask again" in str(before)
+    assert len(list(shell.user_ns["source"])) == 280
+    shell.run_cell(STREAM)
+    assert shell.run_cell(f"%%mlsys profile\n{LOOP.replace('in loader', 'in stream')}").success
+    after = shell.run_cell("%mlsys data stream").result
+    assert 16e6 <= after.wait <= after.wall
+    assert "waiting in next" in str(after)
+    assert json.loads(after.to_json())["wait_us"] == after.wait / 1000
+
+
+def test_a_data_stall_names_the_users_own_loader(shell):
+    assert shell.run_cell(STREAM).success
+    shell.run_cell(f"%%mlsys profile\n{LOOP.replace('in loader', 'in stream')}")
+    stall = next(f for f in sessions.last().profile.findings if f.key == "data-stall")
+    assert stall.evidence.endswith("; `%mlsys data stream` says why")
