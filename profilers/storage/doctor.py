@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def storage_doctor(
     readable = [(p, size) for p, size in found.sample if os.access(p, os.R_OK)]
     if not readable:
         raise UsageError(f"none of the files under {where} may be read by this user; type: chmod -R u+rX {where}")
+    found = replace(found, denied=found.denied + len(found.sample) - len(readable))
     before = page_cache.resident_share(p for p, _ in readable)
     rates = reading.measure(readable, 0.6 * seconds)
     return StorageReport(

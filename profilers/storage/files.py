@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -45,9 +46,14 @@ class Files:
 
 def look(path: Path, seconds: float = 5.0, sample: int = 512) -> Files:
     """Raises UsageError where nothing is there, or nothing may be read."""
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; give the folder or file that your data lies in")
-    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+        readable = os.access(path, os.R_OK | (os.X_OK if folder else 0))
+    except PermissionError:
+        readable = False
+    except OSError:
+        raise UsageError(f"{path} does not exist; give the folder or file that your data lies in") from None
+    if not readable:
         raise UsageError(f"{path} may not be read by this user; type for example: chmod -R u+rX {path}")
     began = time.monotonic()
     denied, folders = [0], Counter[str]()

@@ -167,7 +167,7 @@ def _tiers(report: StorageReport) -> Part:
 def _saving(s: Saving) -> Part:
     rows = (
         Row("a checkpoint", duration(s.seconds * 1e9), f"of {size(s.bytes)}, written and synced at {bandwidth(s.rate)}"),
-        Row("save every", f"{s.every:,} steps", f"of {duration(s.step * 1e9)}: then it takes at most 1 % of the training"),
+        Row("save every", f"{s.every:,} steps", f"of {duration(s.step * 1e9)}: then it takes at most 1 % of the training, and a failure loses up to {duration(s.every * s.step * 1e9)}"),
         Row("a log line", duration(s.line * 1e9), f"written and flushed; {percent(s.line / (s.step + s.line))} of a step"),
     )  # fmt: skip
     return Figures("Saving and logging", rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UsageError
+from ..views.units import size
 from .samples import Sample, Source
 
 Format = Literal["tar", "parquet"]
@@ -62,7 +63,10 @@ def pack(
     source: Source, folder: Path, format: Format, per_shard: int, progress: Progress | None = None
 ) -> tuple[Shards, float]:
     """(the shards, seconds it took). Goes on where an earlier run ended. Raises UsageError, and keeps what is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}): give a folder that may be written") from None
     done = _earlier(source, folder, format, per_shard)
     began, total = time.monotonic(), len(source)
     _room(source, folder, done)
@@ -71,10 +75,11 @@ def pack(
         count = min(per_shard, total - first)
         try:
             shard = _one(source, folder, format, first, count)
+            more = Shards(folder, format, done.source, per_shard, (*done.shards, shard), first + count == total)
+            _save(more)
         except OSError as error:
             raise UsageError(_lost(error, folder, done, total)) from error
-        done = Shards(folder, format, done.source, per_shard, (*done.shards, shard), first + count == total)
-        _save(done)
+        done = more
         if progress is not None:
             progress(done.samples, total)
     return done, time.monotonic() - began
@@ -107,7 +112,7 @@ def load(folder: Path) -> Shards:
 
 
 def is_packed(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()
+    return os.path.isfile(folder / MANIFEST)  # False where the folder may not be looked into
 
 
 def checksum(path: Path) -> str:
@@ -139,7 +144,7 @@ def _room(source: Source, folder: Path, done: Shards) -> None:
         return
     needed, free = source.bytes * 1.05 - done.bytes, shutil.disk_usage(folder).free
     if needed > free:
-        raise UsageError(f"packing needs about {needed / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free some, or give another folder")  # fmt: skip
+        raise UsageError(f"packing needs about {size(int(needed))} and {folder} has {size(free)} free; free some, or give another folder")  # fmt: skip
 
 
 def _one(source: Source, folder: Path, format: Format, first: int, count: int) -> Shard:
@@ -151,12 +156,12 @@ def _one(source: Source, folder: Path, format: Format, first: int, count: int) -
             file.flush()
             os.fsync(file.fileno())
         _check(part, format, source, first, count)
-        digest, size = checksum(part), part.stat().st_size
+        digest, written = checksum(part), part.stat().st_size
         os.replace(part, folder / name)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    return Shard(name, first, count, size, digest)
+    return Shard(name, first, count, written, digest)
 
 
 def _check(part: Path, format: Format, source: Source, first: int, count: int) -> None:
@@ -196,9 +201,14 @@ def _write_tar(file: Any, samples: Iterator[Sample]) -> None:
     from webdataset.writer import TarWriter
 
     writer = TarWriter(file, encoder=False, mtime=0)  # no date in it: the same samples are the same bytes
-    for key, fields in samples:
-        writer.write({"__key__": key, **fields})
-    writer.tarstream.close()
+    try:
+        for key, fields in samples:
+            writer.write({"__key__": key, **fields})
+        writer.tarstream.close()
+    except BaseException:
+        # Else it would write its end when it is collected, to a file that is gone.
+        writer.tarstream.fileobj.closed = True  # type: ignore[union-attr]
+        raise
 
 
 def _read_tar(path: Path) -> Iterator[Sample]:

@@ -37,7 +37,7 @@ def io(
         return pack_shards(path, pack, format=shards, shard_bytes=int(shard_size * 1e6), progress=_progress("packing"))
     from ...profilers.storage.shards import is_packed
 
-    if path.is_dir() and is_packed(path):
+    if is_packed(path):
         from ...profilers.storage.packing import verified
 
         return verified(path, _progress("verifying"))

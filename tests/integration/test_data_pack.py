@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import tarfile
@@ -164,6 +165,7 @@ class Raising(Items):
         return b"x"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # a stream that complains of its end
 @pytest.mark.parametrize(
     ("source", "options", "sentence"),
     [
@@ -177,6 +179,34 @@ def test_what_cannot_be_packed(tmp_path, source, options, sentence):
     pytest.importorskip("webdataset")
     with pytest.raises(UsageError, match=sentence):
         pack_shards(source, tmp_path / "out", **options)
+    gc.collect()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_disk_that_is_full_once_the_shard_is_written(data, tmp_path, monkeypatch, format):
+    """Only its entry in the manifest finds no room: what was entered stays, and the same again goes on."""
+    save, calls, out = shards._save, [], tmp_path / "out"
+
+    def full(more):
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(more)
+
+    monkeypatch.setattr(shards, "_save", full)
+    with pytest.raises(UsageError, match=r"is full: .* samples are packed and kept"):
+        pack_shards(data, out, format=format, shard_bytes=2000)
+    monkeypatch.setattr(shards, "_save", save)
+    assert len(shards.load(out).shards) == 2
+    pack_shards(data, out, format=format, shard_bytes=2000)
+    assert len(contents(out, format)) == 40
+
+
+def test_a_folder_that_cannot_be_made(data, tmp_path):
+    pytest.importorskip("webdataset")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        pack_shards(data, tmp_path / "file" / "out")
 
 
 def test_what_would_need_pickling_is_refused():

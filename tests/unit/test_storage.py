@@ -210,3 +210,29 @@ def test_no_room_for_a_checkpoint(data, monkeypatch):
 
 def test_numbers_that_make_no_sense(data):
     bad("need must be more than 0", data, need=-1)
+
+
+def test_a_folder_behind_a_locked_one_is_not_said_to_be_missing(monkeypatch, tmp_path):
+    """As for a user who may not enter its parent; the tests may be run by root, whom nothing is locked for."""
+
+    def locked(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", locked)
+    with pytest.raises(UsageError, match="may not be read by this user"):
+        look(tmp_path)
+
+
+def test_files_that_may_not_be_read_are_counted(monkeypatch, tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_bytes(bytes(100))
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: not str(path).endswith("b"))
+    assert "1 files or folders could not be looked at" in str(storage_doctor(tmp_path, seconds=0.5))
+
+
+def test_how_often_to_save_and_what_a_failure_then_loses(tmp_path):
+    """Saving takes at most 1 % where 99 s of steps stand beside each second of it: a failure loses that much."""
+    (tmp_path / "a").write_bytes(bytes(1000))
+    saving = storage_doctor(tmp_path, checkpoint=4e6, step=0.01, seconds=0.5).saving
+    assert saving is not None
+    assert saving.every * saving.step == pytest.approx(99 * saving.seconds, abs=saving.step)
