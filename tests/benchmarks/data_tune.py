@@ -13,6 +13,7 @@ Exits with 1 if anything failed. Run it on a machine where nothing else runs.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import sysconfig
@@ -128,61 +129,68 @@ def plain(loader: DataLoader, step: Callable[[Any], None] | None, seconds: float
 
 
 def tuned_against_grid(name: str, loader: DataLoader, step: Any, cell: float, pairs: int) -> bool:
-    began, spent = time.perf_counter(), CpuTime.now()
+    began = time.perf_counter()
     measured = {setting: plain(changed(loader, setting), step, cell) for setting in GRID}
     grid = time.perf_counter() - began
     best = min(measured, key=lambda setting: measured[setting])
-    began = time.perf_counter()
-    tuned = tune_loader(loader, step, seconds=grid / 12)
-    took = time.perf_counter() - began
-    choice, ratios = tuned.after, []
-    for _ in range(pairs if choice != best else 0):
-        a, b = (plain(changed(loader, s), step, cell / 2) for s in (best, choice))
-        ratios.append(a / b)
-    low, middle, high = bounds(ratios) if ratios else (1.0, 1.0, 1.0)
-    good = low >= RATIO and took <= SHARE * grid
-    print(
-        f"{'pass' if good else 'FAIL'} {name:18} grid's best: {best}; tuner: {choice}; speed {middle:.3f} of it"
-        f" ({low:.3f} to {high:.3f}); {took:.0f} s of the grid's {grid:.0f} s ({took / grid:.1%})",
-        flush=True,
-    )
-    disturbed(spent)
+    for again in (False, True):  # tuned while others computed, it is tuned for a machine that is not the grid's
+        spent, began = CpuTime.now(), time.perf_counter()
+        choice = tune_loader(loader, step, seconds=grid / 12).after
+        took, ratios = time.perf_counter() - began, []
+        for _ in range(pairs if choice != best else 0):
+            a, b = (plain(changed(loader, s), step, cell / 2) for s in (best, choice))
+            ratios.append(a / b)
+        low, middle, high = bounds(ratios) if ratios else (1.0, 1.0, 1.0)
+        good = low >= RATIO and took <= SHARE * grid
+        print(
+            f"{'pass' if good else 'FAIL'} {name:18} grid's best: {best}; tuner: {choice}; speed {middle:.3f} of it"
+            f" ({low:.3f} to {high:.3f}); {took:.0f} s of the grid's {grid:.0f} s ({took / grid:.1%})",
+            flush=True,
+        )
+        if not disturbed(spent) or again:
+            break
     return good
 
 
-def paces(loader: DataLoader, step: Any, seconds: float) -> dict[int, list[float]]:
-    """ns a step by number of workers, two batches ahead, measured three times in turns."""
-    found: dict[int, list[float]] = {n: [] for n in range(5)}
-    for n in list(found) * 3:
-        loop = Loop(changed(loader, Setting(n, 2 if n else None, 1, False)))
-        found[n].append(loop.pace(step, 2 * n + 1, 8, seconds))
-        loop.close()
-    return found
-
-
 def predicted(name: str, loader: DataLoader, step: Any, seconds: float) -> bool:
-    """The what-if for n workers, from the loader with none, within an epoch."""
-    began = CpuTime.now()
-    found, measured = measure(loader, step, 6, []), paces(loader, step, seconds)
+    """The what-if for n workers, from the loader with none, within an epoch: predicted and measured three times in turns."""
+    offs: dict[int, list[float]] = {n: [] for n in range(5)}
+    began, why = CpuTime.now(), ""
+    for _ in range(3):
+        found = measure(loader, step, 4, [])
+        at = causes.pipeline(found.loop, found.workers, loader.num_workers, Limits().cpu_limit, in_order=True)
+        said = what_if(at)
+        measured = {n: paced(changed(loader, Setting(n, 2 if n else None, 1, False)), step, seconds) for n in offs}
+        for n, ns in said.workers:
+            offs[n] += [ns / measured[n] - 1] if n in offs else []
+        why = said.unpredicted
+        line = ", ".join(f"{n}: {dict(said.workers).get(n, math.nan) / 1e6:.3f} of {ns / 1e6:.3f}" for n, ns in measured.items())  # fmt: skip
+        print(f"     said, of ms measured: {line}", flush=True)
+    middle = {n: statistics.median(each) for n, each in offs.items() if each}
+    good = max(map(abs, middle.values())) <= OFF
+    line = ", ".join(f"{n}: {off:+.0%}" for n, off in middle.items())
+    print(f"{'pass' if good else 'FAIL'} {name:18} what-if for n workers off by {line}", flush=True)
+    print(f"     not predicted: {why}" if why else "     everything predicted", flush=True)
     disturbed(began)
-    at = causes.pipeline(found.loop, found.workers, loader.num_workers, Limits().cpu_limit, in_order=True)
-    said = what_if(at)
-    offs = {n: ns / statistics.median(measured[n]) - 1 for n, ns in said.workers if n in measured}
-    worst = max(abs(off) for off in offs.values())
-    line = ", ".join(f"{n}: {off:+.0%}" for n, off in offs.items())
-    print(f"{'pass' if worst <= OFF else 'FAIL'} {name:18} what-if for n workers off by {line}", flush=True)
-    for n, turns in measured.items():
-        ns = dict(said.workers).get(n)
-        print(f"     {n} workers: said {'nothing' if ns is None else f'{ns / 1e6:.3f} ms'}, measured {', '.join(f'{t / 1e6:.3f}' for t in turns)} ms")  # fmt: skip
-    print(f"     not predicted: {said.unpredicted}" if said.unpredicted else "     everything predicted", flush=True)
-    return worst <= OFF
+    return good
 
 
-def disturbed(began: CpuTime | None) -> None:
+def paced(loader: DataLoader, step: Any, seconds: float) -> float:
+    """ns a step of the bare loop."""
+    loop = Loop(loader)
+    try:
+        return loop.pace(step, 2 * loader.num_workers + 1, 8, seconds)
+    finally:
+        loop.close()
+
+
+def disturbed(began: CpuTime | None) -> bool:
     """A machine that others used meanwhile was not measured."""
     ended = CpuTime.now()
-    if began is not None and ended is not None and ended.since(began).others > 0.1:
-        print(f"     disturbed: others, or this machine's host, took {ended.since(began).others:.2f} cores meanwhile")
+    if began is None or ended is None or ended.since(began).others <= 0.1:
+        return False
+    print(f"     disturbed: others, or this machine's host, took {ended.since(began).others:.2f} cores meanwhile")
+    return True
 
 
 def main() -> int:
