@@ -28,7 +28,7 @@ _NUMBERED = re.compile(
     r"\bsignal[ :#]{1,2}\(?(\d{1,2})\b|\bWTERMSIG[ =:]{1,2}(\d{1,2})\b|\bExitCode[=:]\d+:([1-9]\d?)\b", re.IGNORECASE
 )
 _EXIT = re.compile(
-    r"\bexit(?:ed|s)?[ _-]?(?:with )?(?:an? )?(?:non-?zero )?(?:code|status|value)?\b[^\w\n-]{0,6}(-?\d{1,10})\b",
+    r"\bexit(?:ed|s)?[ _-]?(?:with )?(?:an? )?(?:non-?zero )?(?:(?:error|status|exit) )?(?:code|status|value)?\b[^\w\n-]{0,6}(-?\d{1,10})\b",
     re.IGNORECASE,
 )
 _RETURNED = re.compile(

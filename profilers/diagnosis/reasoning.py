@@ -16,7 +16,7 @@ from .hits import BUILT, LEAST, Consequence, Hit, built
 from .lines import Line
 from .missing_rank import missing_rank
 from .rules import Cause, Rules
-from .survival import survived, unexplained
+from .survival import ended_well, survived, unexplained
 from .tracebacks import cut_off
 
 MOST_EVIDENCE, MOST_LINKS, MOST_ALTERNATIVES = 6, 12, 3
@@ -131,7 +131,7 @@ def by_its_words(reading: Reading, index: int, rules: Rules) -> Diagnosis:
 
 def healthy(reading: Reading, rules: Rules) -> Diagnosis:
     texts = [line.text for line in reading.lines]
-    ended = any(rules.finished.search(text) for text in texts)
+    ended = any(ended_well(text, rules) for text in texts)
     shown = ended or any(rules.progress.search(text) for text in texts)
     sure = _ENDED_WELL if ended else _WENT_ON if shown else _NOTHING_SAID
     quiet = [hit for hit in reading.hits if hit.strength >= LEAST]

@@ -33,7 +33,7 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
     if reading.note:  # the metrics were judged by their whole course
         return False
     if ranked and ranked[0].cause.id == "user_cancelled":
-        return any(rules.finished.search(line.text) for line in reading.lines[: ranked[0].index])
+        return any(ended_well(line.text, rules) for line in reading.lines[: ranked[0].index])
     ends = [event.index for event in reading.consequences if event.event != LEFTOVERS]
     over = max([last, *ends])
     if over < 0:
@@ -41,7 +41,7 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
     who = reading.lines[over]
     rest = zip(reading.lines[over + 1 :], reading.kinds[over + 1 :], strict=True)
     after = [line.text for line, kind in rest if (line.source, line.rank) == (who.source, who.rank) and kind == "log"]
-    if any(rules.finished.search(text) for text in after):
+    if any(ended_well(text, rules) for text in after):
         return True
     if over > last or _uncaught(reading, last):
         return False
@@ -49,6 +49,11 @@ def survived(reading: Reading, ranked: Sequence[Hit], rules: Rules) -> bool:
     handled = any(rules.handled.search(line.text) for line in reading.lines[max(0, last - 12) : last + 6])
     warned = reading.lines[last].level == "warning"
     return progress >= STEPS or ((handled or warned) and progress >= 1)
+
+
+def ended_well(text: str, rules: Rules) -> bool:
+    """Does the line say that it ended well? What finished with an exit code other than 0 did not."""
+    return bool(rules.finished.search(text)) and not ending(text)
 
 
 def unexplained(reading: Reading, rules: Rules) -> int | None:
@@ -62,7 +67,7 @@ def unexplained(reading: Reading, rules: Rules) -> int | None:
             continue
         within = line.level or (within if line.text[0].isspace() else "")
         badly = bool(ending(line.text)) and not rules.planned.search(line.text)
-        if not badly and (rules.finished.search(line.text) or rules.progress.search(line.text)):
+        if not badly and (ended_well(line.text, rules) or rules.progress.search(line.text)):
             found = None
         elif found is None and index not in known and within not in QUIET and (badly or _broke(line, rules)):
             found = index

@@ -24,6 +24,8 @@ TOLD = {
     "[1]    75076 killed     python main.py": KILL,
     "mpirun noticed that process rank 2 with PID 0 on node n1 exited on signal 11 (Segmentation fault).": SEGV,
     "  exitcode  : -9 (pid: 2434)": KILL,
+    "Training task exit with status code 137": KILL,
+    "Job exited with error code 137": KILL,
     "Error: Process completed with exit code 1.": 1,
     "the job ended with exit code 0": 0,
 }
@@ -68,3 +70,9 @@ def test_a_program_that_says_why_goes_before_how_it_ended():
 def test_exit_code_1_alone_tells_nothing_and_is_not_healthy():
     assert diagnose("Error: Process completed with exit code 1.\n").category is None
     assert diagnose("the job ended with exit code 0\n").category == "healthy"
+
+
+def test_what_finished_with_an_exit_code_did_not_end_well():
+    text = "step 1 loss 2.0\nTraining process finished. Exit code: 137\n"
+    assert diagnose(text).category == "host_oom"
+    assert diagnose(text.replace("137", "0")).category == "healthy"
