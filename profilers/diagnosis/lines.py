@@ -34,6 +34,7 @@ _PREFIXES = tuple(
         r" {0,3}(?P<rank>\d{1,4}): (?=\S|\s+File)",
         r"\[pod/(?P<host>[^\]/\s]+)[^\]\s]*\] ?",
         r"(?:stdout|stderr) [FP] ?",
+        r"\d{1,7} \| \d{9,19} \| ",  # a table of a log's lines and times
         r"[a-z][\w.-]*[-_]\d+ +\| ?",
         r"[a-z][\w.-]{1,24}: (?=(?:DEBUG|INFO|WARN(?:ING)?|ERROR|CRITICAL|FATAL)\b)",
         r"\[[\w.]+\](?=\[(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\])",
