@@ -34,7 +34,7 @@ def retyped(samples: Sequence[Sample], dtype: str) -> Mapping[Sample, float]:
     return _retyped(tuple(samples), dtype, torch.get_num_threads())
 
 
-@functools.lru_cache(maxsize=16)  # profiling a cell again asks the same
+@functools.lru_cache(maxsize=16)  # profiling a cell again asks the same; `threads` tells the answers apart
 def _retyped(samples: tuple[Sample, ...], dtype: str, threads: int) -> Mapping[Sample, float]:
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.autocast("cpu", enabled=False):
         trials = {s: trial for s in samples if (trial := _trial(s, dtype)) is not None}

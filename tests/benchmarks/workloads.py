@@ -1,4 +1,9 @@
-"""Training loops with a loss that can be switched on: a byte-level GPT, a CNN, and an LSTM the rules were not fitted to."""
+"""Training loops that waste something known, so and so many times: a byte-level GPT, a CNN, and an LSTM the rules were
+not fitted to.
+
+Twice a loss is twice as many of the same operators, lines or checkpoints, or a sleep twice as long, at the same places
+of the step: it differs from the loss by its length, and by nothing around it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 FILES = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
 SLEEP = 0.0015  # s a sample
+IDLE = 0.012  # s a step; by as much a late rank keeps the others waiting
 SINK = open(os.devnull, "w")  # noqa: SIM115  prints must go somewhere that costs what a print costs
 
 Loss = frozenset[str]
@@ -25,8 +31,8 @@ Loss = frozenset[str]
 class Bytes(Dataset):
     """129 bytes of a real file: 128 to read and the next of each to predict."""
 
-    def __init__(self, losses: Loss) -> None:
-        self.losses = losses
+    def __init__(self, losses: Loss, times: int) -> None:
+        self.losses, self.times = losses, times
 
     def __len__(self) -> int:
         return 1 << 20
@@ -36,25 +42,25 @@ class Bytes(Dataset):
         with path.open("rb") as file:
             file.seek((i * 977) % max(1, path.stat().st_size - 200))
             raw = file.read(129).ljust(129)
-        lose_in_dataset(self.losses)
+        lose_in_dataset(self.losses, self.times)
         x = torch.frombuffer(bytearray(raw), dtype=torch.uint8).long()
         return x[:-1], x[1:]
 
 
 class Pictures(Bytes):
     def __getitem__(self, i: int):
-        lose_in_dataset(self.losses)
+        lose_in_dataset(self.losses, self.times)
         return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(i)), i % 10
 
 
-def lose_in_dataset(losses: Loss) -> None:
+def lose_in_dataset(losses: Loss, times: int) -> None:
     if "sleep" in losses:
-        time.sleep(SLEEP)
+        time.sleep(SLEEP * times)
     if "transform" in losses:
         t = torch.randn(120, 120)
-        for _ in range(6):
+        for _ in range(6 * times):
             t = torch.tanh(t @ t / 120)
-        sum(j * j for j in range(12_000))
+        sum(j * j for j in range(12_000 * times))
 
 
 class Block(nn.Module):
@@ -115,14 +121,14 @@ def batch_of(which: str, device: str) -> int:
     return {"gpt": 32 if device == "cuda" else 8, "cnn": 32, "lstm": 8}[which]
 
 
-def steps(which: str, losses: Loss, device: str = "cpu", group: object = None) -> Iterator[None]:
-    """One training step each; `losses` are what it wastes, `group` an initialised process group to reduce over."""
+def steps(which: str, losses: Loss, device: str = "cpu", times: int = 1, rank: int = 0) -> Generator[None]:
+    """One training step each; `losses` are what it wastes, each so many `times`. `rank` 1 is the late one."""
     model = model_of(which, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses), batch_size=batch_of(which, device))
+    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses, times), batch_size=batch_of(which, device))
     tiny, other = torch.zeros(4, device=device), torch.randn(1 << 24, device=device) if "copies" in losses else None
     path = Path(tempfile.gettempdir()) / f"ledger_truth_{os.getpid()}.pt"
-    flat = torch.zeros(2_000_000) if "all-reduce" in losses else None
+    flat = torch.zeros(100_000) if "all-reduce" in losses else None
     try:
         for batch_ in cached(loader) if device == "cuda" and not losses & {"sleep", "transform"} else loader:
             x, y = (t.to(device, non_blocking=True) for t in batch_)
@@ -130,25 +136,27 @@ def steps(which: str, losses: Loss, device: str = "cpu", group: object = None) -
                 out = model(x)
             loss = F.cross_entropy(out.flatten(0, -2).float(), y.flatten())
             if "tiny" in losses:
-                for _ in range(3000):
+                for _ in range(3000 * times):
                     tiny.add_(1)
-            if "idle" in losses or "hidden sleep" in losses:
-                time.sleep(0.012)
+            if losses & {"idle", "hidden sleep"}:
+                time.sleep(IDLE * times)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             if "save" in losses:
-                for _ in range(3):
+                for _ in range(3 * times):
                     torch.save((model.state_dict(), optimizer.state_dict()), path)
             if "print" in losses:
                 nine = next(model.parameters()).flatten()[:9]  # once: the loss is printing, not taking it out
-                for _ in range(40):
+                for _ in range(40 * times):
                     print(nine, file=SINK)
             if "item" in losses:
                 loss.item()
             if other is not None:
                 other.cpu()
             if flat is not None:
+                if rank:
+                    time.sleep(IDLE * times)
                 torch.distributed.all_reduce(flat)
             yield
     finally:
