@@ -77,12 +77,14 @@ class StepClock:
         self._models = RootHooks(self._tape, self._phase)
         self._pauses = Pauses(self._tape, self._undo)
         self._higher_order: list[tuple[int, int]] = []
+        self._graph_since = 0  # of the backward we are in, if its gradients are to be differentiated again
         self._optimizers: Living[Optimizer] = Living(self._forget_optimizer)
         self._loaders: Living[DataLoader] = Living()
         self._device: DeviceTimes | None = None
         self._history: deque[tuple[str, int]] = deque(maxlen=512)  # events before the unit of a step is known
         self._stepping: set[int] = set()  # optimizers inside their step
         self._settled = 0  # the optimizer whose steps are the loop's, while nobody asks for them
+        self._settled_steps = False  # it is inside its step
         self._told = 0  # of `count`, the steps the boundary has heard of
         self._deferred = False
         self._young = YOUNG  # until this step we look
@@ -211,6 +213,9 @@ class StepClock:
             # The CPU clock is a system call (0.6 us, six times a time stamp): only while recording.
             self.marks.append(Mark(t, thread_time_ns(), reader.current))
         if what == BACK and not reader.inside("backward"):
+            if self._graph_since:
+                self._higher_order.append((self._graph_since, t))
+                self._graph_since = 0
             self._event("backward", t)
             self._tell_later()
 
@@ -276,13 +281,13 @@ class StepClock:
         def run(*args: Any, **kwargs: Any) -> Any:
             if get_ident() != tape.owner:
                 return call(*args, **kwargs)
-            tape.note((began := now()) & TIME | BACKWARD)
+            if tape.recording and creates_graph(*args, **kwargs):
+                self._graph_since = now()
+            tape.note(now() & TIME | BACKWARD)
             try:
                 return call(*args, **kwargs)
             finally:
-                tape.note((ended := now()) & TIME | BACK)
-                if tape.recording and creates_graph(*args, **kwargs):
-                    self._higher_order.append((began, ended))
+                tape.note(now() & TIME | BACK)
 
         return run
 
@@ -292,29 +297,33 @@ class StepClock:
         tape = self._tape
         if get_ident() != tape.owner:
             return
-        who = id(optimizer)
-        if who != self._settled and who not in self._optimizers.ids:
-            self._optimizers.add(optimizer)
-            self._models.own(optimizer, self.count)
-        self._stepping.add(who)
+        if (who := id(optimizer)) == self._settled:
+            self._settled_steps = True
+        else:
+            self._meet(optimizer, who)
         tape.note(now() & TIME | STEPPING)
 
     def _after_optimizer(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         tape = self._tape
         if get_ident() != tape.owner:
             return
-        who = id(optimizer)
-        if who not in self._stepping:  # a step that calls its superclass's has every hook called twice
-            return
-        self._stepping.discard(who)
-        if who == self._settled:
+        # A step that calls its superclass's has every hook called twice: the first to come back ends it.
+        if self._settled_steps and id(optimizer) == self._settled:
+            self._settled_steps = False
             tape.note(now() & TIME | STEP)
             self.count += 1
             if published.writer is not None:
                 self._publish()
-        else:
+        elif id(optimizer) in self._stepping:
+            self._stepping.discard(id(optimizer))
             tape.note((t := now() & TIME) | STEPPED)
             self._optimizer_stepped(optimizer, t)
+
+    def _meet(self, optimizer: Optimizer, who: int) -> None:
+        self._stepping.add(who)
+        if who not in self._optimizers.ids:
+            self._optimizers.add(optimizer)
+            self._models.own(optimizer, self.count)
 
     def _forget_optimizer(self, who: int) -> None:
         if who == self._settled:
@@ -323,6 +332,9 @@ class StepClock:
         self.boundary.forget(who)
 
     def _unsettle(self) -> None:
+        if self._settled_steps:
+            self._settled_steps = False
+            self._stepping.add(self._settled)
         self.boundary.again(self.count - self._told)
         self._settled, self._told = 0, self.count
 
