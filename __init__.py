@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from .profilers.calculators.live import flops
     from .profilers.calculators.memory import memory
     from .profilers.calculators.mfu import mfu
+    from .profilers.calculators.partition import partition
     from .profilers.calculators.plan import plan
+    from .profilers.calculators.reliability import reliability
+    from .profilers.calculators.scaling import amdahl, gustafson
     from .profilers.calculators.transformer import transformer
     from .profilers.diagnosis.diagnose import diagnose
     from .profilers.errors import UsageError
@@ -32,17 +35,21 @@ _HOMES = {
     "Ledger": "profilers.ledger",
     "Profile": "profilers.profile",
     "UsageError": "profilers.errors",
+    "amdahl": "profilers.calculators.scaling",
     "cluster": "profilers.calculators.cluster",
     "data_doctor": "profilers.loading.doctor",
     "diagnose": "profilers.diagnosis.diagnose",
     "flops": "profilers.calculators.live",
+    "gustafson": "profilers.calculators.scaling",
     "inference": "profilers.calculators.inference",
     "load_ipython_extension": "magics",
     "memory": "profilers.calculators.memory",
     "mfu": "profilers.calculators.mfu",
     "pack_shards": "profilers.storage.packing",
+    "partition": "profilers.calculators.partition",
     "plan": "profilers.calculators.plan",
     "profile": "studio.profiling",
+    "reliability": "profilers.calculators.reliability",
     "storage_doctor": "profilers.storage.doctor",
     "transformer": "profilers.calculators.transformer",
     "tune_loader": "profilers.loading.tuner",
@@ -54,17 +61,21 @@ __all__ = [
     "Profile",
     "UsageError",
     "__version__",
+    "amdahl",
     "cluster",
     "data_doctor",
     "diagnose",
     "flops",
+    "gustafson",
     "inference",
     "load_ipython_extension",
     "memory",
     "mfu",
     "pack_shards",
+    "partition",
     "plan",
     "profile",
+    "reliability",
     "storage_doctor",
     "transformer",
     "tune_loader",

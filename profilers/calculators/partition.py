@@ -22,6 +22,11 @@ from itertools import accumulate
 from math import inf
 
 from ..errors import UsageError
+from ..views.sheet import Grid, Sheet, Shown
+from ..views.units import duration
+from .amounts import whole
+
+MOST_TRIED = 10**8  # stages: half a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +46,34 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(Shown):
     stages: tuple[Stage, ...]
     seconds: float  # of the slowest stage or message: one micro-batch leaves the pipeline every so often
 
+    def sheet(self) -> Sheet:
+        rows = tuple((f"{s.first} to {s.last}", f"{s.replicas}") for s in self.stages)
+        return Sheet(
+            "Pipeline stages",
+            f"a micro-batch every {duration(self.seconds * 1e9)}",
+            (Grid("", ("layers", "devices"), rows),),
+            ("the split whose slowest part is fastest; PipeDream, Narayanan et al., SOSP 2019, 3.1",),
+        )
 
-def partition(layers: Sequence[Layer], devices: int, bandwidth: float = inf, *, replicate: bool = True) -> Partition:
-    """Best stages over at most `devices` devices; with `replicate=False` each stage has one."""
-    if not layers or devices < 1 or not bandwidth > 0:
+
+def partition(
+    layers: Sequence[Layer | float], devices: int, bandwidth: float = inf, *, replicate: bool = True
+) -> Partition:
+    """Best stages over at most `devices` devices; with `replicate=False` each stage has one. A number is its seconds."""
+    layers = [each if isinstance(each, Layer) else Layer(each) for each in layers]
+    amounts = [amount for each in layers for amount in (each.seconds, each.activation, each.weights)]
+    if not all(isinstance(amount, int | float) and 0 <= amount < inf for amount in amounts):
+        raise UsageError("a layer's seconds and bytes are numbers from 0; give partition([0.2, 0.1, 0.3], devices=2)")
+    if not layers or not bandwidth > 0:
         raise UsageError(
             f"{len(layers)} layers on {devices} devices at {bandwidth!r} B/s: each must be more than nothing"
         )
+    if len(layers) ** 2 * whole("devices", devices) * (devices if replicate else 1) > MOST_TRIED:
+        raise UsageError(f"{len(layers)} layers on {devices} devices are too many ways; join layers into fewer")
     seconds = [0.0, *accumulate(layer.seconds for layer in layers)]
     weights = [0.0, *accumulate(layer.weights for layer in layers)]
     most = devices if replicate else 1

@@ -29,6 +29,8 @@ from .layouts import Candidate, Reason, Refusal, degrees, described, fastest, fr
 from .memory import HEADROOM, estimate
 from .models import model as read
 from .pipelines import check
+from .reliability import Failures, Reliability
+from .scaling import Doubling, doubling
 from .step_time import StepTime, cuts, step_time
 
 BEST = 10
@@ -81,6 +83,8 @@ class Plan(Shown):
     divisions: int  # ways to divide the devices
     settings: int  # whose step was predicted
     why: tuple[str, ...]
+    twice: Doubling  # the devices, for the winner
+    failures: Reliability | None = None  # where it was said how often a device fails
 
     @property
     def winner(self) -> Choice:
@@ -103,10 +107,17 @@ class Plan(Shown):
             (
                 Grid(found, heads, rows, 3),
                 Bars("Where the best one's step goes", ("share",), bars),
+                Figures("Twice the devices would bring the best one at most", self.twice.rows()),
+                *((Figures("A long run, in which devices fail", self._failures()),) if self.failures else ()),
                 *((Figures("Refused: how many, why, and one of them", refused),) if refused else ()),
             ),
             (*self.why, _READING, *self.assumed, _TRUST),
         )
+
+    def _failures(self) -> tuple[Row, ...]:
+        assert self.failures is not None
+        kept = self.winner.mfu * self.failures.goodput
+        return (*self.failures.rows(), Row("MFU over the run", percent(kept), "the best layout's, times goodput"))
 
     def to_json(self) -> str:
         """Seconds, bytes, shares."""
@@ -123,14 +134,18 @@ def plan(
     efficiency: float | None = None,
     software: str = "current",
     best: int = BEST,
+    failures: Failures | None = None,
 ) -> Plan:
     """The `best` layouts to train `model` with `global_batch` sequences of `sequence` tokens a step.
 
     `model` is whatever `transformer` takes. `efficiency`: the share of the device's dense peak and bandwidth that is
     reached, by default what its best published matmul reached. `software`: "current", or "megatron21" for a run of
-    that time. A UsageError where nothing fits, with the least that would.
+    that time. `failures` of devices: how often to checkpoint, and what goodput is left. A UsageError where nothing
+    fits, with the least that would.
     """
     whole("best", best)
+    if not isinstance(failures, Failures | None):
+        raise UsageError(f"failures are Failures(device_mtbf, write, restart) in seconds, and {failures!r} is none")
     search = _search(model, cluster, global_batch, sequence, dtype, efficiency, software)
     choices: list[Choice] = []
     refused: list[Refusal] = []
@@ -143,6 +158,7 @@ def plan(
     if not choices:
         raise UsageError(_nothing(refused))
     ranked = sorted(choices, key=lambda choice: choice.step.total)
+    quickest = ranked[0].step
     return Plan(
         model=search.model.name,
         basis=search.basis(),
@@ -152,6 +168,8 @@ def plan(
         divisions=len(choices) + len(refused),
         settings=search.predicted,
         why=_why(ranked, cluster),
+        twice=doubling(quickest.computing, quickest.total),
+        failures=None if failures is None else failures.of(cluster.devices, cluster.per_node),
     )
 
 
@@ -286,7 +304,11 @@ class _Search:
             there, back = map(rate, r.attention)
             attention = f"; flash attention {there} forward, {back} backward"
         links = dict.fromkeys([c.intra] * (c.per_node > 1) + [c.inter] * (c.nodes > 1))
-        sources = [f"peak: {c.device.peak_source}", *(f"{link.name}: {link.source}" for link in links)]
+        sources = [
+            f"sizes: {self.model.provenance}",
+            f"peak: {c.device.peak_source}",
+            *(f"{link.name}: {link.source}" for link in links),
+        ]
         return (
             f"at {percent(r.efficiency)} of dense peak and memory bandwidth ({r.source}){attention}",
             f"software: {self.software.source}; MFU counts 3 x forward, every product",

@@ -47,6 +47,11 @@ class StepTime:
     def total(self) -> float:
         return sum(getattr(self, name) for name in StepTime.__slots__)
 
+    @property
+    def computing(self) -> float:
+        """What more devices divide: the rest waits, or sends, as long as before."""
+        return self.matmul + self.memory + self.recompute
+
 
 @dataclass(frozen=True, slots=True)
 class Passes:

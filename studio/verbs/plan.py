@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from ...profilers.errors import UsageError
 from ..registry import Call, verb
 from ..subject import SAYS, sizes
 
@@ -23,6 +24,10 @@ def plan(
     efficiency: Annotated[float | None, "share of peak that is reached; without it the best published matmul's"] = None,
     software: Annotated[Literal["current", "megatron21"], "kernels of today, or of 2021"] = "current",
     best: Annotated[int, "layouts to show"] = 10,
+    mtbf: Annotated[float | None, "hours between failures of one device (50000 in Llama 3's run): goodput"] = None,
+    write: Annotated[float | None, "with --mtbf: seconds a checkpoint stops the run"] = None,
+    restart: Annotated[float | None, "with --mtbf: seconds from a failure until it trains again"] = None,
+    repair: Annotated[float | None, "with --mtbf: hours until a node is back, for the number of spares"] = None,
     sliders: Annotated[bool, "what if: sliders for devices, batch and sequence"] = False,
     call: Call,
 ) -> Any:
@@ -40,6 +45,7 @@ def plan(
         "efficiency": efficiency,
         "software": software,
         "best": best,
+        "failures": _failures(mtbf, write, restart, repair),
     }
     if not sliders:
         return _plan(**settings)
@@ -51,6 +57,20 @@ def plan(
         Slider("sequence", "tokens a sequence", doublings(512, 131072, sequence)),
     ]
     return what_if(call.face, _plan, settings, moving)
+
+
+def _failures(mtbf: float | None, write: float | None, restart: float | None, repair: float | None) -> Any:
+    given = {"--mtbf": mtbf, "--write": write, "--restart": restart}
+    if mtbf is write is restart is repair is None:
+        return None
+    if missing := [name for name, value in given.items() if value is None]:
+        raise UsageError(
+            f"how a run survives failures also needs {' and '.join(missing)}: --mtbf 50000 --write 30 --restart 600"
+        )
+    from ...profilers.calculators.reliability import Failures
+
+    assert mtbf is not None and write is not None and restart is not None
+    return Failures(mtbf * 3600, write, restart, None if repair is None else repair * 3600)
 
 
 def _plan(*, model: Any, device: str, devices: int, per_node: int, intra: Any, inter: Any, **options: Any) -> Any:

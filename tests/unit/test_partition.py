@@ -93,6 +93,13 @@ def test_equal_layers_need_no_more_than_their_share():
     assert max(runs([0.1] * 126, 16)) == pytest.approx(0.8)
 
 
+def test_numbers_are_layers_and_the_answer_shows_itself():
+    found = partition([3.0, 1.0, 1.0, 1.0], 2, replicate=False)
+    assert found == partition([Layer(3.0), Layer(1.0), Layer(1.0), Layer(1.0)], 2, replicate=False)
+    assert found.seconds == 3.0 and [(s.first, s.last) for s in found.stages] == [(0, 0), (1, 3)]
+    assert "a micro-batch every 3.00 s" in str(found) and "1 to 3" in str(found)
+
+
 def test_more_stages_than_layers_are_refused():
     with pytest.raises(UsageError, match="3 layers cannot fill 4 stages"):
         even([1.0] * 3, 4)

@@ -15,6 +15,7 @@ from mlsys_studio.profilers.calculators.memory import estimate
 from mlsys_studio.profilers.calculators.parameters import count
 from mlsys_studio.profilers.calculators.plan import plan, predict
 from mlsys_studio.profilers.calculators.presets import preset
+from mlsys_studio.profilers.calculators.reliability import Failures, reliability
 from mlsys_studio.profilers.calculators.sizes import build
 from mlsys_studio.profilers.errors import UsageError
 
@@ -176,6 +177,22 @@ def test_shown_in_eighty_columns_and_as_json(small):
     assert "<table" in small._repr_mimebundle_()["text/html"]
     read = json.loads(small.to_json())
     assert read["best"][0]["mfu"] == small.winner.mfu and read["format"] == "mlsys-studio plan"
+
+
+def test_failures_cost_the_run_its_goodput():
+    """Witness: the calculator of reliability; twice the devices by the two laws, a step's computing being what they divide."""
+    asked = Failures(device_mtbf=5e4 * 3600, write=30, restart=600, repair=24 * 3600)
+    found = plan(
+        SMALL, cluster("H100-SXM5", 64, inter="InfiniBand-NDR"), global_batch=256, sequence=4096, failures=asked
+    )
+    alone = reliability(64, device_mtbf=5e4 * 3600, write=30, restart=600, repair=24 * 3600)
+    assert found.failures == alone and 0.99 < alone.goodput < 1
+    assert f"{100 * found.winner.mfu * alone.goodput:.1f} %" in str(found)
+    step = found.winner.step
+    waits = (step.total - step.matmul - step.memory - step.recompute) / step.total
+    assert found.twice.same_work == pytest.approx(1 / (waits + (1 - waits) / 2))
+    assert found.twice.twice_the_work == pytest.approx(waits + 2 * (1 - waits))
+    assert 1 <= found.twice.same_work <= found.twice.twice_the_work <= 2
 
 
 def test_only_links_that_are_there_are_named():

@@ -87,6 +87,13 @@ def test_spares_by_lot():
     assert fine >= 0.985
 
 
+def test_many_units_are_no_long_search():
+    """Witness: the normal approximation of the binomial, 2.33 standard deviations above the mean."""
+    needed, up = 100_000, 0.9
+    units = needed + spares(needed, up, 0.99)
+    assert units * up - 2.33 * math.sqrt(units * up * (1 - up)) == pytest.approx(needed, rel=1e-3)
+
+
 def test_what_is_always_up_needs_no_spare():
     assert spares(1000, 1.0) == 0
     assert available(100 * HOUR, HOUR) == pytest.approx(100 / 101)
