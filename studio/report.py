@@ -1,4 +1,4 @@
-"""A profile as one file for somebody else: it opens offline, runs nothing, and can be stripped of names first."""
+"""A result as one file for somebody else: it opens offline, runs nothing; a profile can be stripped of names first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from ..profilers.errors import UsageError
 from ..profilers.profile import Profile
@@ -14,6 +14,7 @@ from ..profilers.views.columns import crop
 from ..profilers.views.markup import Markup, tag
 
 Format = Literal["html", "json", "md"]
+Showing = TypeVar("Showing", bound=Any)
 
 # The views hold no script and load nothing; this makes the browser hold us to it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -31,10 +32,25 @@ def export(profile: Profile, path: str | Path, format: Format | None = None, red
     """
     target = Path(path).expanduser()
     chosen = kind(Path(f"profile.{format}") if format else target)
-    text = _WRITERS[chosen](profile.redacted() if redact else profile)
+    return _write(target, _WRITERS[chosen](profile.redacted() if redact else profile), f"profile.{chosen}")
+
+
+def with_page(compute: Callable[[], Showing], path: Path | None, title: str) -> Showing:
+    """What is computed, written as a page as well where a path for one is given: what a notebook shows of it."""
+    if path is None:
+        return compute()
+    target = Path(path).expanduser()
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"a page needs a file that ends in .html, and {crop(target.name, 40)!r} does not")
+    result = compute()
+    _write(target, page(title, result._repr_mimebundle_()["text/html"]), "page.html")
+    return result
+
+
+def _write(target: Path, text: str, usual: str) -> Path:
     try:
         if target.is_dir():
-            raise UsageError(f"{target} is a folder; give a file in it, such as {target / f'profile.{chosen}'}")
+            raise UsageError(f"{target} is a folder; give a file in it, such as {target / usual}")
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
     except OSError as error:
@@ -54,17 +70,17 @@ def kind(path: Path) -> Format:
     raise UsageError(f"{named}; give a file that ends in one of: .{', .'.join(_WRITERS)}")
 
 
-def page(profile: Profile) -> str:
+def page(title: str, view: str) -> str:
     """A whole HTML document around the view that notebooks show."""
     head = (
         Markup('<meta charset="utf-8">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup('<meta name="generator" content="mlsys-studio">'),
-        tag("title", crop(profile.title, 120)),
+        tag("title", crop(title, 120)),
         tag("style", Markup(_PAGE)),
     )
-    body = tag("body", Markup(profile.html()))
+    body = tag("body", Markup(view))
     return "<!doctype html>\n" + tag("html", tag("head", *head), body, lang="en") + "\n"
 
 
@@ -101,4 +117,8 @@ def _replace(target: Path, text: str) -> None:
         raise
 
 
-_WRITERS: dict[Format, Callable[[Profile], str]] = {"html": page, "json": Profile.to_json, "md": markdown}
+_WRITERS: dict[Format, Callable[[Profile], str]] = {
+    "html": lambda profile: page(profile.title, profile.html()),
+    "json": Profile.to_json,
+    "md": markdown,
+}

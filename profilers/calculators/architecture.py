@@ -153,6 +153,11 @@ class Transformer:
     def layers(self) -> int:
         return sum(each.count for each in self.stack)
 
+    @property
+    def provenance(self) -> str:
+        """Where the sizes were read, and how far to trust that."""
+        return f"{self.source or 'given by keyword'}{f' ({self.confidence} confidence)' if self.confidence else ''}"
+
     def reaches(self, sequence: int) -> None:
         """Refuse a sequence longer than the learned positions, past which the model cannot run."""
         if self.positions and sequence > self.positions:

@@ -6,10 +6,13 @@ convolution, every convolution has a batch norm and no bias. A multiply-add is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..views.sheet import Bars, Figures, Row, Sheet, Shown
+from ..views.units import flop, percent, three
 from .amounts import whole
 
 
@@ -85,12 +88,55 @@ RESNETS = {
 }
 
 
+def known(name: str) -> ResNet | None:
+    """By name: resnet-18, -34, -50, -101 or -152, with or without the hyphen; None where it is no such network."""
+    return RESNETS.get(str(name).lower().replace("_", "-").replace("resnet", "resnet-").replace("--", "-"))
+
+
 def resnet(name: str) -> ResNet:
-    """By name: resnet-18, -34, -50, -101 or -152."""
-    found = RESNETS.get(str(name).lower().replace("_", "-").replace("resnet", "resnet-").replace("--", "-"))
+    """The one of this name, or a UsageError."""
+    found = known(name)
     if found is None:
         raise UsageError(f"no residual network is called {name!r}; type one of {', '.join(RESNETS)}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionCost(Shown):
+    """FLOP of a network's passes over `batch` pictures of image x image pixels."""
+
+    model: str
+    batch: int
+    image: int
+    parameters: int
+    forward: int
+    training: int  # forward and backward
+    by_kernel: tuple[tuple[str, int], ...]  # of the forward
+
+    def sheet(self) -> Sheet:
+        rows = (
+            Row("parameters", f"{self.parameters:,}", f"{three(self.parameters / 1e6)} M"),
+            Row("forward", f"{self.forward:,}", f"{flop(self.forward)}; {self.forward // 2:,} MAC"),
+            Row("forward + backward", f"{self.training:,}", f"{flop(self.training)}; no gradient of the pixels"),
+        )
+        bars = tuple((name, percent(n / self.forward), (n / self.forward,)) for name, n in self.by_kernel)
+        return Sheet(
+            f"FLOPs of {self.model}",
+            f"{self.batch:,} x 3 x {self.image} x {self.image}, as torchvision builds it (He et al. 2016, "
+            "arXiv:1512.03385, Table 1). A multiply-add is 2 FLOP; norms, pools and additions have none.",
+            (Figures("", rows), Bars("A forward's FLOP by kernel", ("share",), bars)),
+        )
+
+
+def cost(net: ResNet, batch: int = 1, image: int = 224) -> ConvolutionCost:
+    """What one step costs, and which kernels the forward spends it in."""
+    forward = net.forward_flops(batch, image)
+    by_kernel: Counter[str] = Counter()
+    for layer, side in convolutions(net, image):
+        by_kernel[f"{layer.kernel} x {layer.kernel}"] += 2 * batch * layer.weights * side * side
+    by_kernel["classifier"] = forward - by_kernel.total()
+    training = net.training_flops(batch, image)
+    return ConvolutionCost(net.name, batch, image, net.parameters, forward, training, tuple(by_kernel.most_common()))
 
 
 def _halved(side: int) -> int:

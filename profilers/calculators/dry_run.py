@@ -148,6 +148,11 @@ def refusals(model: nn.Module, watcher: Watcher) -> Iterator[None]:
             "Count it with backward=False, or with another implementation"
         ) from error
     except RuntimeError as error:
+        if "no fake impl registered" in str(error):
+            raise UsageError(
+                f"a custom operator in {place()} cannot run without data: {str(error).splitlines()[0][:200]} "
+                "Give it one with torch.library.register_fake"
+            ) from error
         if not any(word in str(error) for word in ("data pointer", "data_ptr", ".numpy()")):
             raise
         raise UsageError(

@@ -96,6 +96,7 @@ class Inference(Shown):
     """Lower bounds on time. `decode` is a step at the mean context, when half of the output has been written."""
 
     model: str
+    sizes: str  # where the model's were read
     roof: Roof
     batch: int
     prompt: int
@@ -165,7 +166,8 @@ class Inference(Shown):
     def _room(self) -> str:
         each = f"{both(self.cache)} of cache a sequence"
         usable = self.roof.device.memory * (1 - HEADROOM)
-        return f"{each}; weights {gb(self.weights)} of {gb(usable)} usable"
+        verdict = "" if self.fits else f"a batch of {self.batch:,} does not fit, so nothing above can be had: "
+        return f"{verdict}{each}; weights {gb(self.weights)} of {gb(usable)} usable"
 
     def _basis(self) -> str:
         roof = self.roof
@@ -184,12 +186,11 @@ class Inference(Shown):
             else f"at {percent(self.roof.efficiency)} of peak and bandwidth, as given"
         )
         notes = [f"{how}; activations, launches, sampling and communication are not counted"]
+        notes.append(f"sizes: {self.sizes}")
         if self.speculation and not self.speculation.same_tokens:
             notes.append(
                 f"{self.speculation.draft} has another vocabulary: its drafts are other tokens, which this leaves out"
             )
-        if not self.fits:
-            notes.insert(0, f"a batch of {self.batch} does not fit: {self._room()}")
         return tuple(notes)
 
 
@@ -246,6 +247,7 @@ def inference(
     most = max(0, room // cache)
     return Inference(
         model=target.name,
+        sizes=target.provenance,
         roof=roof,
         batch=batch,
         prompt=prompt,

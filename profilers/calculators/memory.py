@@ -82,6 +82,7 @@ class Setting:
     """What was asked."""
 
     model: str
+    sizes: str  # where the model's were read
     mode: Mode
     batch: int  # sequences of a micro-batch on one data-parallel rank
     sequence: int
@@ -146,8 +147,15 @@ class MemoryEstimate(Shown):
             f"Memory of {s.model}, {s.mode}",
             _basis(s, self.parameters, self.stage),
             (Figures("Bytes a device", tuple(rows)), Bars("Shares", ("bytes",), tuple(bars)), *verdict),
-            tuple(_notes(s)),
+            (*_notes(s), self._sources()),
         )
+
+    def _sources(self) -> str:
+        of = "states and shards: ZeRO, arXiv:1910.02054; activations: arXiv:2205.05198, as autograd keeps them"
+        if self.setting.mode == "inference":
+            of = "cache: arXiv:1911.02150, 2305.13245; latent 2405.04434; blocks 2309.06180"
+        capacity = f"; capacity: {self.device.peak_source}" if self.device else ""
+        return f"sizes: {self.setting.sizes}; {of}{capacity}"
 
 
 @overload
@@ -224,9 +232,10 @@ def estimate(
         flag(name, given)
     train, tp = mode == "train", layout.tp
     if not train:
-        _only_of_training(layout.zero, recompute, optimizer, micro_batches)
-    elif cache_dtype is not None:
-        raise UsageError("training keeps no cache; leave cache_dtype out, or give mode='inference'")
+        _only_of_training(layout, recompute, optimizer, micro_batches)
+    elif cache_dtype is not None or block > 1:
+        given = f"block={block}" if cache_dtype is None else "cache_dtype"
+        raise UsageError(f"training keeps no cache; leave {given} out, or give mode='inference'")
     optimizer = "adamw" if optimizer is None else optimizer
     _known(mode, recompute, optimizer, headroom)
     stored = precision_of(precision or "mixed") if train or isinstance(precision, Precision) else _stored(precision)
@@ -238,7 +247,9 @@ def estimate(
     if train:
         check(layout.schedule, layout.pp, m, layout.chunks)
     slicing = Slicing(tp, layout.ep, layout.sequence_parallel, kernels, sequence, recompute if train else "none")
-    setting = Setting(model.name, mode, batch, sequence, m, layout, stored, optimizer, recompute, kernels, block)
+    setting = Setting(
+        model.name, model.provenance, mode, batch, sequence, m, layout, stored, optimizer, recompute, kernels, block
+    )
     cache = itemsize(cache_dtype or stored.compute)
     places = None if cuts is None else _places(cuts, layout.pp * layout.chunks)
     every = stages(model, slicing, layout.pp, layout.chunks, places)
@@ -313,6 +324,11 @@ def _basis(s: Setting, parameters: int, stage: int) -> str:
     l, p = s.layout, s.precision
     degrees = [f"{name.upper()} {getattr(l, name)}" for name in ("dp", "tp", "pp", "cp", "ep") if getattr(l, name) > 1]
     place = f"stage {stage + 1} of {l.pp}, " if l.pp > 1 else ""
+    if l.sequence_parallel:
+        degrees.append("sequence parallel")
+    if l.pp > 1:
+        chunks = f" x {l.chunks}" if l.chunks > 1 else ""
+        degrees.append(f"{l.schedule}{chunks} of {s.micro_batches:,} micro-batches")
     layout = f"{', '.join(degrees) or 'one device'}, ZeRO {l.zero}"
     return f"{place}{parameters:,} parameters, {p.name}, batch {s.batch} x {s.sequence:,} tokens, {layout}"
 
@@ -358,10 +374,12 @@ def _known(mode: str, recompute: str, optimizer: str, headroom: float) -> None:
     share("headroom", headroom)
 
 
-def _only_of_training(zero: int, recompute: str, optimizer: str | None, micro_batches: int | None) -> None:
+def _only_of_training(layout: Layout, recompute: str, optimizer: str | None, micro_batches: int | None) -> None:
     """Refuse in inference what would be left out of the answer without a word."""
     given = {
-        f"zero={zero}": zero > 0,
+        f"zero={layout.zero}": layout.zero > 0,
+        f"schedule={layout.schedule!r}": layout.schedule != "1f1b",
+        f"chunks={layout.chunks}": layout.chunks > 1,
         f"recompute={recompute!r}": recompute != "none",
         f"optimizer={optimizer!r}": optimizer is not None,
         f"micro_batches={micro_batches}": micro_batches is not None,

@@ -32,7 +32,7 @@ class RunUtilization(Shown):
         return Sheet(
             f"MFU of {self.model.name}, {self.sequence:,} tokens a sequence",
             f"{self.run.peak.dtype}, dense peak: {self.run.peak.source}. FLOP a token by {said.name}: {said.formula} "
-            f"({said.source}).",
+            f"({said.source}). Sizes: {self.model.provenance}.",
             (Figures("", self.run.rows()), Bars("The same speed under every convention", ("MFU",), rows)),
         )
 

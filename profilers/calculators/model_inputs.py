@@ -47,6 +47,9 @@ def given(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _is_shape(given: Any) -> bool:
+    numbers = isinstance(given, tuple) and all(isinstance(size, int | float) for size in given)
+    if numbers and any(isinstance(size, float) for size in given):
+        raise UsageError(f"{given} is no shape; give whole numbers, such as (1, 3, 224, 224), or a tensor")
     whole = isinstance(given, tuple) and bool(given) and all(type(size) is int for size in given)
     if whole and min(given) < 0:
         raise UsageError(f"{given} has a negative size; give a shape of whole numbers from 0")

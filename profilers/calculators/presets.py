@@ -20,14 +20,11 @@ def preset(name: str) -> Transformer:
     known = _index()
     row = known.get(_key(name)) or known.get(_key(str(name).replace("/", "-")))  # "ViT-B/16" has no maker
     if row is None and _key(name).startswith("resnet"):
-        raise UsageError(
-            f"{name} is no transformer; count it by convolutions.resnet({name!r}), or live with flops(model)"
-        )
+        raise UsageError(f"{name} is no transformer; its FLOP are at hand: `mlsys flops {_key(name)}`")
     if row is None:
         near = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.5)
-        hint = (
-            f"near it: {', '.join(known[each]['name'] for each in dict.fromkeys(near))}" if near else "see `presets()`"
-        )
+        names = dict.fromkeys(known[each]["name"] for each in near) or presets()
+        hint = f"{'near it' if near else 'there are'}: {', '.join(names)}"
         raise UsageError(f"no preset is called {name!r} ({hint}); or give a config.json, or sizes by keyword")
     return _model(row["name"])
 

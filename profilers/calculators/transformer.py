@@ -73,14 +73,12 @@ class Report(Shown):
 
     def _basis(self) -> str:
         sizes = f"{self.model.layers} layers, hidden {self.model.hidden:,}, vocabulary {self.model.vocab:,}"
-        source = self.model.source or "given by keyword"
-        confidence = f" ({self.model.confidence} confidence)" if self.model.confidence else ""
         peak = (
             f" Peak: {three(self.peak.flops / 1e12)} TFLOP/s {self.peak.dtype}, {self.peak.source}."
             if self.peak
             else ""
         )
-        return f"{sizes}. Sizes: {source}{confidence}.{peak}"
+        return f"{sizes}. Sizes: {self.model.provenance}.{peak}"
 
     def _parameters(self) -> tuple[Row, ...]:
         p = self.parameters
@@ -112,6 +110,8 @@ class Report(Shown):
 
     def _notes(self) -> tuple[str, ...]:
         said = [f"{self.convention}: {named(self.convention).source}.", "A multiply-add is 2 FLOP."]
+        if 0 < self.model.context < self.sequence:
+            said.append(f"{self.sequence:,} tokens are more than the {self.model.context:,} this model was made for.")
         return (*said, *([f"{left_out}."] if (left_out := note(self.model.name)) else []))
 
 

@@ -20,8 +20,16 @@ HEAD = 200  # bytes that tell a profile from a trace
 def compare(
     before: Annotated[Path, "a trace, or a Profile saved as JSON (`mlsys profile train.py --out base.json`)"],
     after: Annotated[Path, "another one of the same kind"],
+    *,
+    html: Annotated[Path | None, "also write the page, which opens offline"] = None,
 ) -> Diff | TraceDiff:
     """Say what got slower from one run to another: kernel by kernel, cause by cause, adding up to the difference."""
+    from ..report import with_page
+
+    return with_page(lambda: _compared(before, after), html, f"{before.name} → {after.name}")
+
+
+def _compared(before: Path, after: Path) -> Diff | TraceDiff:
     profiles = [_is_profile(path) for path in (before, after)]
     if all(profiles):
         from .profile import read

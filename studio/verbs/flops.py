@@ -22,8 +22,14 @@ def flops(
 ) -> Any:
     """Count the FLOPs of a step exactly: by phase, operator and module, and what cannot be counted."""
     from ...profilers.calculators.architecture import Transformer
+    from ...profilers.calculators.convolutions import cost, known
     from ...profilers.errors import UsageError
 
+    net = known(model[0]) if len(model) == 1 and model[0] not in (call.namespace or {}) else None
+    if net is not None:
+        if inputs is not None or forward or sequence is not None:
+            raise UsageError(f"{net.name} is known by its sizes, on 224 x 224 pixels; type --batch and nothing else")
+        return cost(net, batch)
     found = subject(model, call)
     if isinstance(found, Transformer):
         from ...profilers.calculators.transformer import transformer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ def memory(
     model: Annotated[list[str] | None, SAYS] = None,
     *,
     trace: Annotated[Path | None, "of what was recorded instead: a profiler's trace or a CUDA memory snapshot"] = None,
+    html: Annotated[Path | None, "with --trace: also write the page, which opens offline"] = None,
     inputs: Annotated[Any, Expression("of a live model: a tensor, a tuple, or a dict of keywords")] = None,
     run: Annotated[bool, "of a live model: also take the step for real, and ask the allocator"] = False,
     batch: Annotated[int, "sequences of a micro-batch on one rank; in inference all of a replica"] = 1,
@@ -27,14 +29,19 @@ def memory(
     optimizer: Annotated[str | None, "adam, adamw, adamw8bit, sgd, momentum, lion, muon, adafactor"] = None,
     recompute: Annotated[Literal["none", "selective", "full"], "what runs again in the backward"] = "none",
     flash: Annotated[bool, "attention writes its probabilities"] = True,
+    fused: Annotated[bool, "norms, gated activations and the loss are one kernel each"] = False,
     zero: Annotated[int, "ZeRO stage; 3 is FSDP's full shard"] = 0,
     dp: Annotated[int, "data parallel"] = 1,
     tp: Annotated[int, "tensor parallel"] = 1,
     pp: Annotated[int, "pipeline stages"] = 1,
     cp: Annotated[int, "context parallel"] = 1,
     ep: Annotated[int, "expert parallel"] = 1,
+    sequence_parallel: Annotated[bool, "norms and dropouts split over the tensor-parallel ranks"] = False,
+    schedule: Annotated[Literal["gpipe", "1f1b", "interleaved", "zero-bubble"], "of the pipeline"] = "1f1b",
+    chunks: Annotated[int, "parts of the model on a stage, interleaved"] = 1,
     micro_batches: Annotated[int | None, "of a step; without it as many as stages"] = None,
     cache_dtype: Annotated[str | None, "of keys and values, in inference"] = None,
+    block: Annotated[int, "tokens of cache reserved at a time, in inference; 16 in vLLM"] = 1,
     sliders: Annotated[bool, "what if: sliders for batch, sequence and layout"] = False,
     call: Call,
 ) -> Any:
@@ -48,14 +55,21 @@ def memory(
         "precision": precision,
         "recompute": recompute != "none",
         "no-flash": not flash,
+        "fused": fused,
         **{name: degree != (name != "zero") for name, degree in layout.items()},
+        "sequence-parallel": sequence_parallel,
+        "schedule": schedule != "1f1b",
+        "chunks": chunks != 1,
         "micro-batches": micro_batches,
         "cache-dtype": cache_dtype,
+        "block": block != 1,
         "sliders": sliders,
     }
     if trace is not None:
         others = {"inputs": inputs is not None, "run": run, "optimizer": optimizer, **asked}
-        return _recorded(trace, model, [name for name, given in others.items() if given])
+        return _recorded(trace, model, [name for name, given in others.items() if given], html)
+    if html is not None:
+        raise UsageError("--html is of what was recorded: type --trace trace.json as well, or leave it out")
     if not model:
         raise UsageError(
             "memory of what? type a preset such as llama-3-8b, sizes such as hidden=4096, or --trace trace.json"
@@ -80,8 +94,13 @@ def memory(
         "optimizer": optimizer,
         "recompute": recompute,
         "flash": flash,
+        "fused": fused,
         "micro_batches": micro_batches,
         "cache_dtype": cache_dtype,
+        "block": block,
+        "sequence_parallel": sequence_parallel,
+        "schedule": schedule,
+        "chunks": chunks,
         **layout,
     }
     if not sliders:
@@ -100,20 +119,22 @@ def memory(
     return what_if(call.face, lambda **chosen: _estimate(found, **chosen), settings, moving)
 
 
-def _estimate(model: Any, *, zero: Any, dp: int, tp: int, pp: int, cp: int, ep: int, **options: Any) -> Any:
+def _estimate(model: Any, **chosen: Any) -> Any:
     from ...profilers.calculators.layout import Layout
     from ...profilers.calculators.memory import estimate
 
-    return estimate(model, layout=Layout(dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, zero=zero), **options)
+    layout = Layout(**{field.name: chosen.pop(field.name) for field in fields(Layout)})
+    return estimate(model, layout=layout, **chosen)
 
 
-def _recorded(path: Path, model: list[str] | None, asked: list[str]) -> Any:
+def _recorded(path: Path, model: list[str] | None, asked: list[str], html: Path | None) -> Any:
     from ...profilers.traces.memory import memory_of
+    from ..report import with_page
 
     if model or asked:
         extra = " ".join(model) if model else f"--{asked[0]}"
         raise UsageError(f"--trace is of what was recorded: leave out {extra!r}, which is for a model that is not run")
-    return memory_of(path)
+    return with_page(lambda: memory_of(path), html, f"Memory in {path.name}")
 
 
 def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, asked: list[str]) -> Any:

@@ -20,6 +20,7 @@ def trace(
     files: Annotated[list[Path], "traces of torch.profiler: .json, .json.gz, .zst, one a rank, or folders"],
     *,
     link: Annotated[str | None, "between the ranks, such as InfiniBand-NDR; without it that of one node"] = None,
+    html: Annotated[Path | None, "also write the page, which opens offline"] = None,
     engine: Annotated[Literal["processes", "ray"], "where the passes over the ranks run"] = "processes",
 ) -> TraceReport:
     """Explain saved traces: busy, idle by cause, overlap, stragglers.
@@ -27,8 +28,9 @@ def trace(
     Ends with code 1 if a file could not be read; the others are explained all the same.
     """
     from ...profilers.traces.report import explain_traces
+    from ..report import with_page
 
-    return explain_traces(files, progress_of, engine, link)
+    return with_page(lambda: explain_traces(files, progress_of, engine, link), html, "Trace")
 
 
 def progress_of(path: Path) -> Progress | None:

@@ -83,6 +83,17 @@ def test_two_of_a_kind_are_compared(trace, tmp_path):
     assert "cannot be read" in mlsys("compare", tmp_path / "none", trace).stderr
 
 
+def test_a_page_opens_offline_and_runs_nothing(trace, tmp_path):
+    """Beside the text, which stays; and a path that is none is told before anything is read."""
+    page = tmp_path / "made" / "page.html"
+    done = mlsys("trace", str(trace), "--html", str(page))
+    assert done.returncode == 0 and "Idle by cause" in done.stdout
+    written = page.read_text()
+    assert "Idle by cause" in written and "<script" not in written and "default-src 'none'" in written
+    refused = mlsys("compare", str(tmp_path / "nowhere"), str(trace), "--html", str(tmp_path / "page.txt"))
+    assert refused.returncode == 2 and "a file that ends in .html" in refused.stderr
+
+
 @pytest.mark.parametrize("words", [["trace"], ["memory", "--trace"], ["compare", "{}"]])
 def test_no_torch_is_imported(trace, words, tmp_path):
     (tmp_path / "t.json").write_bytes(kineto(training(1)))

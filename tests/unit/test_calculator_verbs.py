@@ -182,6 +182,31 @@ def test_inference_reads_each_weight_once_a_token():
     assert found.tpot == pytest.approx(bytes_read / 2.039e12, rel=0.01)
 
 
+def test_a_residual_network_is_counted_by_its_name():
+    """Witness: FlopCounterMode on torchvision's; a name of the notebook's comes first."""
+    assert answer("flops ResNet-50").forward == 8_178_368_512
+    assert answer("flops resnet50 --batch 2").training == 2 * 24_299_077_632
+    assert answer("flops resnet50 --inputs (3,8)", resnet50=PERCEPTRON).forward == FORWARD
+
+
+def test_what_a_layout_is_asked_for_reaches_the_estimate():
+    """Witness: the fields of the estimate's own setting."""
+    line = (
+        "memory llama-3-8b --sequence 4096 --tp 2 --pp 4 --sequence-parallel --schedule interleaved --chunks 2 --fused"
+    )
+    setting = answer(f"{line} --micro-batches 8").setting
+    layout = setting.layout
+    assert (layout.sequence_parallel, layout.schedule, layout.chunks) == (True, "interleaved", 2)
+    assert setting.kernels.fused and setting.micro_batches == 8
+    assert answer("memory llama-3-8b --sequence 4090 --mode inference --block 16").parts.cache == 4096 * 131_072
+
+
+def test_a_run_that_fails_is_planned_for():
+    line = "plan gpt2 --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 1024"
+    assert "goodput" in str(answer(f"{line} --mtbf 50000 --write 30 --restart 600"))
+    assert "goodput" not in str(answer(line))
+
+
 def test_a_plan_names_its_layouts_and_fits():
     found = answer("plan llama-3-8b --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 8192")
     assert all(choice.layout.devices == 8 for choice in found.best)
@@ -201,6 +226,8 @@ def test_a_plan_names_its_layouts_and_fits():
         ("plan llama-3-405b --device H100-SXM5-80GB --devices 8 --batch 64 --sequence 8192", "fit"),
         ("plan llama-3-8b --device H100-SXM5-80GB --devices 12 --batch 64 --sequence 8192", "12 devices"),
         ("plan llama-3-8b --device H100-SXM5-80GB --devices 8 --batch 0 --sequence 8192", "0"),
+        ("plan gpt2 --device H100-SXM5-80GB --devices 8 --batch 8 --sequence 64 --mtbf 5e4", "also needs --write and"),
+        ("flops resnet-50 --sequence 8", "known by its sizes, on 224 x 224 pixels"),
     ],
 )
 def test_inference_and_plan_refuse_in_one_sentence(line, says):

@@ -3,7 +3,7 @@
 import pytest
 import vision
 
-from mlsys_studio.profilers.calculators.convolutions import RESNETS, resnet
+from mlsys_studio.profilers.calculators.convolutions import RESNETS, cost, resnet
 from mlsys_studio.profilers.calculators.models import model
 from mlsys_studio.profilers.errors import UsageError
 
@@ -21,6 +21,12 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name):
     parameters, giga = PUBLISHED[name]
     assert resnet(name).parameters == parameters
     assert round(resnet(name).forward_flops() / 2e9, 3) == giga
+
+
+def test_a_networks_cost_adds_up():
+    found = cost(resnet("resnet-50"), batch=3)
+    assert found.forward == 3 * 8_178_368_512 == sum(flops for _, flops in found.by_kernel)
+    assert "24.5 GFLOP" in str(found) and "4.54" not in str(found)
 
 
 def test_resnet_50_to_the_last_flop():

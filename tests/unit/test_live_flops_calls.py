@@ -278,3 +278,22 @@ def test_alike_layers_are_one_line():
     text = str(flops(hugging_face("GPT2LMHeadModel"), (1, 16)))
     assert "h.0–11 GPT2Block" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@torch.library.custom_op("mlsys_test::no_fake", mutates_args=())
+def without_fake(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def test_an_operator_that_cannot_run_without_data_is_a_sentence():
+    class Calls(nn.Module):
+        def forward(self, x):
+            return without_fake(x)
+
+    with pytest.raises(UsageError, match=r"custom operator in Calls .* torch\.library\.register_fake"):
+        flops(Calls(), torch.zeros(3), backward=False)
+
+
+def test_a_shape_is_whole():
+    with pytest.raises(UsageError, match=r"\(5\.0, 4\) is no shape"):
+        flops(nn.Linear(4, 3), (5.0, 4))
