@@ -42,6 +42,7 @@ _BECAUSE = re.compile(
     r"(?:\b(?:original|root|underlying) (?:reason|cause|error|exception)\b[^:\n]{0,40}|\bcaused by|\bbecause of the following \w+[^:\n]{0,40}): *(?=\S)",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"'[^']{1,200}'\s*")  # what str() gives of a KeyError, where a logger prints no type
 _HEADER = "Traceback (most recent"
 _RAISES = re.compile(r"\braise ([\w.]+)")
 LAST_ERROR = "Last error:"  # after it NCCL says what it met
@@ -107,6 +108,8 @@ def hits(lines: Sequence[Line], kinds: Sequence[Kind], rules: Rules) -> tuple[li
             speaking.discard(who)
         if kind == "header":  # a logger's message may stand before it
             line = replace(line, text=line.text.partition(_HEADER)[0].rstrip(" ,:"))
+        elif _QUOTED.fullmatch(line.text) and kinds[index + 1 : index + 2] == ["header"]:
+            line = replace(line, text=f"KeyError: {line.text}")
         if kind in ("frame", "source", "noise") or not line.text:
             continue
         # Metrics fill a log with one line in other numbers: where it said nothing once, it says nothing again.

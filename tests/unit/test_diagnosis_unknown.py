@@ -153,3 +153,10 @@ def test_one_step_of_work_after_a_warning_is_enough():
     warning = "[W socket.cpp:663] [c10d] The client socket has failed to connect to [n7]:29500 (errno: 111 - Connection refused).\n"
     assert diagnose(f"{warning}Epoch 1 step 10 loss 2.33\n").category == "healthy"
     assert diagnose(warning).category != "healthy"
+
+
+def test_a_key_alone_above_its_traceback_is_a_key_error():
+    log = "ERROR engine.py:366] 'layers.0.mlp.down_proj.weight'\n"
+    header = "ERROR engine.py:366] Traceback (most recent call last):\n"
+    assert diagnose(log + header).category == "checkpoint_artifact"
+    assert diagnose(log).category != "checkpoint_artifact"
