@@ -35,7 +35,7 @@ def diagnose(subject: str | Path | BaseException | Iterable[bytes], *, rule_file
 
 def _read(subject: str | Path | BaseException | Iterable[bytes]) -> Input:
     if isinstance(subject, BaseException):
-        return read_text("".join(traceback.format_exception(subject)))
+        return read_text("".join(traceback.format_exception(subject)), "the traceback")
     if isinstance(subject, Path):
         return read_path(subject)
     if isinstance(subject, str):

@@ -193,7 +193,8 @@ def _summary(best: Hit, reading: Reading) -> str:
     said = best.cause.summary
     if reading.note and best.cause.category == "numerical":
         said = f"{said} In the log, {reading.note}."
-    return f"{said} First seen in line {best.line.number}" + (f" ({where})." if where else ".")
+    of = f" of {best.line.source}" if best.line.source else ""
+    return f"{said} First seen in line {best.line.number}{of}" + (f" ({where})." if where else ".")
 
 
 def _checks(cause: Cause) -> tuple[Check, ...]:

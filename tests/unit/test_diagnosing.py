@@ -145,3 +145,11 @@ def test_a_command_is_run_again_with_blocking_launches(tmp_path, capfd):
 def test_what_cannot_run_again_says_so(command: str):
     with pytest.raises(UsageError, match="--again"):
         list(output_of(command))
+
+
+def test_a_line_is_said_to_be_of_the_traceback_or_of_the_file(tmp_path):
+    """Without it, the number reads as one of the cell, or of another rank's log."""
+    assert diagnose(MemoryError("x")).summary.endswith("of the traceback.")
+    (tmp_path / "rank_3.log").write_text("step 1\nMemoryError: x\n")
+    assert "line 2 of rank_3.log (rank 3)" in diagnose(tmp_path).summary
+    assert diagnose("step 1\nMemoryError: x\n").summary.endswith("in line 2.")
