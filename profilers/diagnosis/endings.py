@@ -23,6 +23,9 @@ MEANS = {
     NOT_FOUND: ("missing_dependency", "python_module_missing"),
 }
 _WINDOWS = {0xC0000005: -11, 0xC000001D: -4, 0xC00000FD: -11, 0xC0000409: -6}  # NTSTATUS
+_ANY = re.compile(
+    r"exit|sig|return|status|rc\b|kill|illegal|zsh", re.IGNORECASE
+)  # one of them stands in each form below
 _NAMED = re.compile(rf"\bSIG({'|'.join(SIGNALS)})\b")
 _NUMBERED = re.compile(
     r"\bsignal[ :#]{1,2}\(?(\d{1,2})\b|\bWTERMSIG[ =:]{1,2}(\d{1,2})\b|\bExitCode[=:]\d+:([1-9]\d?)\b", re.IGNORECASE
@@ -43,6 +46,8 @@ _TOLD = (
 
 def ending(text: str) -> int | None:
     """The exit code that a line tells of, as Python counts it: -9 for SIGKILL; None where it tells of none."""
+    if not _ANY.search(text):
+        return None
     if named := _NAMED.search(text):
         return -SIGNALS[named[1]]
     if numbered := _NUMBERED.search(text):
