@@ -53,7 +53,7 @@ class BusyLanes:
             ]  # fmt: skip
             words = tag("title", said), tag("desc", f"{value}, in {len(spans)} stretches.")
             picture = tag("svg", *words, *marks, width="100%", height=_TALL, role="img", style="margin:0")
-            cells = tag("td", name(said), class_="left"), tag("td", picture, style="width:60%"), tag("td", value)
+            cells = tag("td", name(said), class_="left"), tag("td", picture, style="width:100%"), tag("td", value)
             rows.append(tag("tr", *cells))
         return tag("div", tag("table", tag("tbody", *rows)), class_="wide")
 

@@ -21,6 +21,7 @@ WIDTH = 80
 _BAR = "█▓▒░▚▞▤▥"  # parts of a bar told apart without colour
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _TALL = 140  # pixels of a curve
+_LONG, _WORDS = 32, 60  # letters from which a word gives way; percent of a table for such words
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,17 +243,27 @@ def _part_html(part: Part) -> Markup:
             ]
             return tag("div", tag("table", tag("tbody", *rows)), class_="wide")
         case Grid():
-            rows = [
-                tag("tr", *(tag("td", cell, class_="left" if i < part.left else None) for i, cell in enumerate(row)))
-                for row in part.rows
-            ]
-            return table(heads(part.heads[: part.left], part.heads[part.left :]), rows)
+            return _grid_html(part)
         case Bars():
             return _bars_html(part)
         case Curve():
             return _curve_html(part)
         case _:
             return part.markup()
+
+
+def _grid_html(grid: Grid) -> Markup:
+    """Words that are long, such as a kernel's, share what the numbers leave: cut short, and whole to hover over."""
+    long = {i for i in range(grid.left) if any(len(row[i]) > _LONG for row in grid.rows)}
+    width = f"width:{_WORDS // max(1, len(long))}%"
+
+    def cell(i: int, text: str) -> Markup:
+        if i in long:
+            return tag("td", text, class_="left long", style=width, title=plain(text))
+        return tag("td", text, class_="left" if i < grid.left else None)
+
+    rows = [tag("tr", *(cell(i, text) for i, text in enumerate(row))) for row in grid.rows]
+    return table(heads(grid.heads[: grid.left], grid.heads[grid.left :]), rows)
 
 
 def _curve_html(curve: Curve) -> Markup:
@@ -296,7 +307,7 @@ def _bars_html(bars: Bars) -> Markup:
             style="margin:0",
         )
         rows.append(
-            tag("tr", tag("td", name(said), class_="left"), tag("td", picture, style="width:60%"), tag("td", value))
+            tag("tr", tag("td", name(said), class_="left"), tag("td", picture, style="width:100%"), tag("td", value))
         )
     key = [
         joined(tag("span", class_="swatch", style=f"background:{colour}"), part)

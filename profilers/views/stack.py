@@ -42,8 +42,9 @@ class Stack:
         drawn = [rect for i, bar in enumerate(bars) for rect in self._bar(i, bar, colours, most)]
         words = f"The highest sum is {self.says(most)}."
         picture = tag(
-            "svg", tag("title", self.title), tag("desc", words), *drawn, width="100%", height=TALL, role="img"
-        )
+            "svg", tag("title", self.title), tag("desc", words), *drawn, width="100%", height=TALL, role="img",
+            shape_rendering="crispEdges",  # or the page shines through between the bars
+        )  # fmt: skip
         key = [
             tag("span", tag("span", class_="swatch", style=f"background:{colours[i]}"), self.parts[i]) for i in shown
         ]

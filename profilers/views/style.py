@@ -44,6 +44,7 @@ td { text-align: right; padding: 3px 8px; border: 0; white-space: nowrap; backgr
 tr { background: none; border: 0 }
 th.left, td.left { text-align: left }
 th:first-child, td:first-child { padding-left: 0 }
+td.long { max-width: 0; overflow: hidden; text-overflow: ellipsis }
 td.break { white-space: normal; min-width: 200px }
 td.none { color: var(--soft); opacity: 0.5 }
 tfoot td { border-top: 1px solid var(--line); font-weight: 600 }

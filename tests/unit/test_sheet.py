@@ -76,3 +76,11 @@ def test_a_curve_that_is_always_the_same_is_drawn():
     for value in (-3.0, 0.0, 3.0):
         assert "Same" in sheet_text(Sheet("", "", (Curve("Same", "x", "y", ((1, value), (2, value))),)))
         assert "nan" not in sheet_html(Sheet("", "", (Curve("Same", "x", "y", ((1, value), (2, value))),)))
+
+
+def test_long_words_leave_room_for_the_numbers():
+    """On a page a kernel's name is cut short where the table needs it, and whole to hover over; others stay as they were."""
+    kernel = "void at::native::vectorized_elementwise_kernel<4, at::native::Add<c10::BFloat16>>(int, char*)"
+    page = sheet_html(Sheet("t", "", (Grid("", ("kernel", "by", "ms"), ((kernel, "aten::add", "3"),), left=2),)))
+    escaped = kernel.replace("<", "&lt;").replace(">", "&gt;")
+    assert f'title="{escaped}"' in page and page.count('"left long"') == 1 and "width:60%" in page
