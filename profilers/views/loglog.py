@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .columns import wrap
+from .columns import crop, plain, wrap
 from .markup import Markup, joined, tag
 from .palette import series
 from .units import bandwidth, rate, three
 
 _TALL = 260  # pixels
 _ROWS = 12  # lines of text
+_NAMED = 5  # the longest operators' names are in the picture, the others' where one points
 _LEAST, _MOST = 1e-3, 1e6  # FLOP/B shown; what lies beyond is drawn at the edge
 
 
@@ -45,16 +46,22 @@ class LogLog:
         if not self.points:
             return tag("p", "No operator has a known cost.", class_="soft")
         (x0, x1), (y0, y1) = self._ends()
-        drawn = [*self._limits(x0, x1, y0, y1)]
-        for label, x, y, share in self.points:
+        drawn = [*_decades(x0, x1, y0, y1), *self._limits(x0, x1, y0, y1)]
+        for i, (label, x, y, share) in enumerate(self.points):
             words = f"{label}: {rate(y)} at {three(x)} FLOP/B, {share:.1%} of the time"
             at = {"cx": f"{_across(x, x0, x1):.2%}", "cy": f"{_down(y, y0, y1):.1f}"}
             radius = f"{3 + 12 * math.sqrt(share):.1f}"
             drawn.append(tag("circle", tag("title", words), **at, r=radius, fill=series(1)[0], fill_opacity="0.65"))
+            if i < _NAMED:
+                left = _across(x, x0, x1) > 0.8
+                beside = {"dx": -14 if left else 14, "text_anchor": "end" if left else None}
+                drawn.append(
+                    tag("text", crop(plain(label), 40), x=at["cx"], y=at["cy"], dy="4", fill="currentColor", **beside)
+                )
         picture = tag(
             "svg", tag("title", self.title), tag("desc", self._words()), *drawn, width="100%", height=_TALL, role="img"
         )
-        said = f"Across: {three(10**x0)} to {three(10**x1)} FLOP/B; upwards: {rate(10**y0)} to {rate(10**y1)}. A circle's area is time. "
+        said = "Across: FLOP a byte; upwards: FLOP a second. A circle's area is time. "
         return joined(picture, tag("p", said + self._words(), class_="soft"))
 
     def _words(self) -> str:
@@ -73,6 +80,20 @@ class LogLog:
         x0, x1 = math.floor(min(xs)), math.ceil(max(xs) + 0.01)
         ys = [math.log10(y) for _, _, y, _ in self.points] + [math.log10(roof) for _, roof in self.roofs]
         return (x0, x1), (math.floor(min(ys)), max(ys) + 0.3)
+
+
+def _decades(x0: float, x1: float, y0: float, y1: float) -> Iterator[Markup]:
+    """A faint line at every power of ten between the ends, with its value."""
+    faint, said = {"stroke": "var(--line)"}, {"fill": "var(--soft)"}
+    for power in range(math.ceil(x0), math.floor(x1) + 1, 1 if x1 - x0 <= 5 else 2):
+        x = f"{(power - x0) / (x1 - x0):.2%}"
+        yield tag("line", x1=x, x2=x, y1=0, y2=_TALL, **faint)
+        if power < x1:
+            yield tag("text", f"{three(10.0**power)} FLOP/B", x=x, y=_TALL - 4, dx=3, **said)
+    for power in range(math.floor(y0) + 1, math.floor(y1) + 1):
+        y = f"{_down(10.0**power, y0, y1):.1f}"
+        yield tag("line", x1=0, x2="100%", y1=y, y2=y, **faint)
+        yield tag("text", rate(10.0**power), x=3, y=y, dy=-3, **said)
 
 
 def _log(x: float) -> float:
