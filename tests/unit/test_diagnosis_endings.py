@@ -76,3 +76,9 @@ def test_what_finished_with_an_exit_code_did_not_end_well():
     text = "step 1 loss 2.0\nTraining process finished. Exit code: 137\n"
     assert diagnose(text).category == "host_oom"
     assert diagnose(text.replace("137", "0")).category == "healthy"
+
+
+def test_an_aborted_job_is_no_sigabrt():
+    text = "Per user-direction, the job has been aborted.\nmpirun noticed that process rank 7 exited on signal 9 (Killed).\n"
+    assert diagnose(text).category == "host_oom"
+    assert diagnose("python: malloc.c:2617\nAborted (core dumped)\n").category == "gpu_kernel_compile"
