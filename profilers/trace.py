@@ -20,9 +20,9 @@ from .errors import UsageError
 from .events import device_kind
 from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import PROCESSES, Kind, kind, known
-from .traces.events_json import Args, Detail, Event, EventStream, MessageArgs, ShapedArgs
+from .traces.events_json import Args, Detail, Event, EventStream, GlooArgs, MessageArgs, ShapedArgs
 from .traces.memory_events import NAME as MEMORY, MemoryColumns, MemoryEvents
-from .traces.messages import FIELDS, Message, message
+from .traces.messages import FIELDS, MOST_RANKS, Message, message, of_gloo
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -182,11 +182,14 @@ class _Columns:
 
     def _said(self, name: np.ndarray, args: list[Args]) -> np.ndarray:
         """The messages of collectives; to ask every event would take longer than to ask every name once."""
-        found = np.zeros(len(name), np.int32)
+        found, names = np.zeros(len(name), np.int32), tuple[str, ...]()
         talking = np.zeros(len(self._names), bool)
         talking[self._names.talking] = True
         for i in np.flatnonzero(talking[name]).tolist():
-            if isinstance(a := args[i], MessageArgs):
+            if isinstance(a := args[i], GlooArgs):
+                names = names or tuple(self._names)
+                found[i] = self._messages[of_gloo(names[name[i]], bytes(a.dims), bytes(a.types))]
+            elif isinstance(a, MessageArgs):
                 found[i] = self._messages[tuple(map(bytes, _MESSAGE(a)))]
         return found
 
@@ -234,6 +237,7 @@ class _Columns:
             {categories[c]: n for c, n in enumerate(np.bincount(category, minlength=len(categories)).tolist())}
         )
         header = stream.header
+        everyone = _only_group(header)
         return Trace(
             path,
             name[order],
@@ -247,7 +251,7 @@ class _Columns:
             call[order],
             self._autograd(),
             names,
-            tuple(map(message, self._messages)),
+            tuple(message(raw, everyone) for raw in self._messages),
             tuple(self._calls),
             tuple(self._lanes),
             *_place(header),
@@ -303,6 +307,17 @@ def _place(header: dict[str, Any]) -> tuple[int | None, int | None]:
     info = distributed if isinstance(distributed, dict) else {}
     rank, world = (info.get(k) for k in ("rank", "world_size"))
     return tuple(v if isinstance(v, int) and not isinstance(v, bool) and v >= 0 else None for v in (rank, world))  # type: ignore[return-value]
+
+
+def _only_group(header: dict[str, Any]) -> tuple[int, ...]:
+    """The ranks of a job that has one group; () where it has several, or does not say."""
+    distributed = header.get("distributedInfo")
+    groups = distributed.get("pg_config") if isinstance(distributed, dict) else None
+    only = groups[0] if isinstance(groups, list) and len(groups) == 1 else None
+    ranks = only.get("ranks") if isinstance(only, dict) else None
+    if not isinstance(ranks, list) or len(ranks) > MOST_RANKS:
+        return ()
+    return tuple(ranks) if all(type(rank) is int and rank >= 0 for rank in ranks) else ()
 
 
 def _devices(header: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ LARGEST = 64 << 20  # bytes: no header is longer
 LARGEST_EVENT = 16 << 20
 CUTS = 6  # how many ends of events to try before more of the file is read
 
+GLOO = re.compile(rb'"backend"\s*:\s*"gloo"')
 HEAD = re.compile(rb'"traceEvents"\s*:\s*\[')
 BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 END = re.compile(rb"\}\s*,?\s*(?=\])")
@@ -103,10 +104,27 @@ class MemoryEvent(Event, gc=False):
     args: MemoryArgs = MemoryArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
+class GlooArgs(MessageArgs, gc=False, frozen=True):
+    """And what was handed to gloo, which of all that says no more than its tensors' shapes and types."""
+
+    dims: Raw = msgspec.field(name="Input Dims", default=NOT_SAID)
+    types: Raw = msgspec.field(name="Input type", default=NOT_SAID)
+
+
+class GlooEvent(Event, gc=False):
+    args: GlooArgs = GlooArgs()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
 Detail = Literal["shapes", "memory"]  # what costs too much to be read every time
 _DECODERS = {
     detail: (msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode)
-    for detail, event in ((None, MessageEvent), ("shapes", ShapedEvent), ("memory", MemoryEvent), ("alone", Event))
+    for detail, event in (
+        (None, MessageEvent),
+        ("shapes", ShapedEvent),
+        ("memory", MemoryEvent),
+        ("alone", Event),
+        ("gloo", GlooEvent),
+    )
 }
 _each = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
@@ -148,6 +166,8 @@ class EventStream:
         head, buffer = self._find_events(blocks)
         if self._detail is None and b'"schemaVersion"' in head and b'"distributedInfo"' not in head:
             self._strict, self._strict_one = _DECODERS["alone"]  # a rank by itself sends no messages: seven fields less
+        elif self._detail is None and GLOO.search(head):
+            self._strict, self._strict_one = _DECODERS["gloo"]
         tail = b""
         for block in blocks:
             if self._ended:

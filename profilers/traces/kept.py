@@ -23,7 +23,7 @@ from .dialects import Kind
 from .messages import Message
 from .sources import Progress
 
-FORMAT = 2  # to be raised with every change of what `read` finds or of how it is kept
+FORMAT = 3  # to be raised with every change of what `read` finds or of how it is kept
 WORTH = 256 << 10  # bytes of a trace file: what is smaller is read in no time
 MOST = 1 << 30  # bytes of all that is kept; the longest unused goes first
 DIGEST = 16  # bytes

@@ -1,9 +1,16 @@
-"""What a collective's event says of itself: which operation, among whom, how many bytes. As torch's NCCL backend writes it."""
+"""What a collective's event says of itself: which operation, among whom, how many bytes. As torch's NCCL backend writes it.
+
+gloo's name no more than the tensors; who takes part then follows where the job has a single group.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+
+import msgspec
+from msgspec import json
 
 from ..calculators.collectives import Collective
 
@@ -20,7 +27,10 @@ OPERATIONS: tuple[tuple[str, Collective], ...] = (  # the first that a name hold
     ("send", "send"),
     ("recv", "send"),
 )
+UNSAID: Raw = (b"",) * len(FIELDS)
+LONGEST = 10_000  # bytes of shapes: no tensors have longer ones
 MOST_RANKS = 4096
+GLOO_TYPES = {"long int": "long", "unsigned char": "byte", "signed char": "char", "c10::Half": "half", "c10::BFloat16": "bfloat16"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +46,26 @@ class Message:
     target: int | None  # of a message to one other
 
 
-def message(raw: Raw) -> Message:
-    """From the fields as written, whatever they are."""
+def of_gloo(name: str, dims: bytes, types: bytes) -> Raw:
+    """The same fields of a collective as gloo's threads write it: "gloo:all_reduce" of [[1000]] and ["float"]."""
+    if len(dims) > LONGEST:
+        return UNSAID
+    try:
+        elements = sum(math.prod(shape) for shape in json.decode(dims, type=list[list[int]]))
+        kinds = set(json.decode(types, type=list[str]))
+    except (msgspec.DecodeError, RecursionError):
+        return UNSAID
+    (kind,) = kinds if len(kinds) == 1 and 0 <= elements < 10**15 else ("",)
+    said = {"collective": name, "sent": str(elements), "dtype": GLOO_TYPES.get(kind, kind)}
+    return tuple(said.get(field, "").encode() for field in FIELDS)
+
+
+def message(raw: Raw, everyone: tuple[int, ...] = ()) -> Message:
+    """From the fields as written, whatever they are. `everyone`: the ranks of the job's only group, if it has but one."""
     said = {field: text.decode("utf-8", "replace").strip('"') for field, text in zip(FIELDS, raw, strict=True)}
     ranks = _ranks(said["group"])
+    if said["collective"] and not (said["group"] or said["group_name"] or said["members"]):
+        ranks = everyone
     size = _whole(said["members"]) or len(ranks)
     ranks = ranks if len(ranks) == size else ()
     operation = _operation(said["collective"])

@@ -76,9 +76,8 @@ class Together:
     def notes(self) -> list[str]:
         if not self.unsized:
             return []
-        return [
-            f"{self.unsized:,} collectives without their bytes: newer versions of torch write them for NCCL, not for gloo"
-        ]
+        why = "newer versions of torch write them for NCCL, and for gloo with record_shapes=True"
+        return [f"{self.unsized:,} collectives without their bytes: {why}"]
 
 
 def together(traces: Sequence[Explained], waits: Waits, link: str | None) -> Together:

@@ -31,7 +31,7 @@ dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, 
 x = torch.ones(1000)
 dist.all_reduce(x)
 waited = 0.0
-with profile(activities=[ProfilerActivity.CPU]) as recorded:
+with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
     for step in range(6):  # the first only brings both into step: profilers start at different times
         if rank == 1 and step:
             time.sleep(0.06)
@@ -65,6 +65,9 @@ def test_two_ranks_one_of_them_late(tmp_path):
     worst = report.stragglers[0]
     assert (worst.rank, worst.of) == (1, 6)
     assert 0.9 * 5 * 60e6 < worst.waited_ns < stopwatch[0]
+    (rate,) = report.together.rates  # 1,000 floats; over a ring of two each sends 2 (2 - 1) / 2 of them on, six times
+    assert (rate.ranks, rate.bytes, rate.runs) == (2, 4000, 6)
+    assert report.together.sent == ((0, 1, 24_000), (1, 0, 24_000))
 
 
 class Slow(torch.utils.data.Dataset):

@@ -13,7 +13,7 @@ from test_trace_ranks import rank
 
 from mlsys_studio.profilers.errors import UsageError
 from mlsys_studio.profilers.traces.communication import sent
-from mlsys_studio.profilers.traces.messages import FIELDS, message
+from mlsys_studio.profilers.traces.messages import FIELDS, message, of_gloo
 from mlsys_studio.profilers.traces.report import explain_traces
 
 KERNEL = "ncclDevKernel_Any"
@@ -43,6 +43,26 @@ def test_a_ring_passes_to_the_next_what_the_bus_carries(name, size, passed):
     m = message(raw(collective=name, sent=1000, group="[0, 1, 2, 3]", members=4, dtype="BFloat16"))
     assert m.bytes == size
     assert [sent(m, r) for r in range(4)] == [{(r + 1) % 4: passed} for r in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "types", "size"),
+    [
+        ("gloo:all_reduce", [[1000]], ["float"], 4000),
+        ("gloo:all_gather", [[10, 10]], ["c10::BFloat16"], 800),  # four ranks' parts
+        ("gloo:broadcast", [[3], [7]], ["long int", "long int"], 80),
+        ("gloo:all_reduce", [[10], [10]], ["float", "double"], 0),  # of two types: nobody says which is which
+        ("gloo:all_reduce", [[10**9, 10**9]], ["float"], 0),
+        ("gloo:all_reduce", "many", None, 0),
+        ("gloo:all_reduce", [[1.5]], [7], 0),
+    ],
+)
+def test_gloo_says_shapes_and_the_only_group_says_who(name, dims, types, size):
+    """Witness: elements times their width, and for a gather times the ranks."""
+    raw = of_gloo(name, json.dumps(dims).encode(), json.dumps(types).encode())
+    assert message(raw, (0, 1, 2, 3)).bytes == size
+    if size:
+        assert message(raw, (0, 1, 2, 3)).ranks == (0, 1, 2, 3) and message(raw).ranks == ()
 
 
 def test_an_all_to_all_goes_to_all_and_a_message_to_its_target():
