@@ -22,7 +22,7 @@ from .traces.clock import INVALID, in_nanoseconds, lengths, nanoseconds
 from .traces.dialects import PROCESSES, Kind, kind, known
 from .traces.events_json import Args, Detail, Event, EventStream, GlooArgs, MessageArgs, ShapedArgs
 from .traces.memory_events import NAME as MEMORY, MemoryColumns, MemoryEvents
-from .traces.messages import FIELDS, MOST_RANKS, Message, message, of_gloo
+from .traces.messages import FIELDS, MOST_RANKS, UNSAID, Message, message, of_gloo
 from .traces.sources import Progress, Source
 
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
@@ -127,7 +127,7 @@ class _Columns:
 
     def __init__(self, detail: Detail | None) -> None:
         self._names, self._categories, self._lanes = _Names(), _Codes(), _Codes()
-        self._messages = _Codes({(b"",) * len(FIELDS): 0})
+        self._messages = _Codes({UNSAID: 0})
         self._calls = _Codes({(): 0})
         self._shapes = detail == "shapes"
         self._memory = MemoryColumns() if detail == "memory" else None

@@ -32,22 +32,36 @@ def export(profile: Profile, path: str | Path, format: Format | None = None, red
     """
     target = Path(path).expanduser()
     chosen = kind(Path(f"profile.{format}") if format else target)
-    return _write(target, _WRITERS[chosen](profile.redacted() if redact else profile), f"profile.{chosen}")
+    return write(target, _WRITERS[chosen](profile.redacted() if redact else profile), f"profile.{chosen}")
 
 
-def with_page(compute: Callable[[], Showing], path: Path | None, title: str) -> Showing:
-    """What is computed, written as a page as well where a path for one is given: what a notebook shows of it."""
-    if path is None:
-        return compute()
-    target = Path(path).expanduser()
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"a page needs a file that ends in .html, and {crop(target.name, 40)!r} does not")
+def with_files(compute: Callable[[], Showing], html: Path | None, figure: Path | None, title: str) -> Showing:
+    """What is computed; where a path is given, written as the page a notebook shows, or as a figure to zoom into.
+
+    Both files open offline. What cannot be written is told before anything is computed.
+    """
+    from . import figures
+
+    files = [None if path is None else page_path(path) for path in (html, figure)]
+    if figure is not None:
+        figures.need_plotly()
     result = compute()
-    _write(target, page(title, result._repr_mimebundle_()["text/html"]), "page.html")
+    if files[0] is not None:
+        write(files[0], page(title, result._repr_mimebundle_()["text/html"]), "page.html")
+    if files[1] is not None:
+        write(files[1], figures.figure(result).to_html(include_plotlyjs=True, full_html=True), "figure.html")
     return result
 
 
-def _write(target: Path, text: str, usual: str) -> Path:
+def page_path(path: str | Path) -> Path:
+    target = Path(path).expanduser()
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"a page needs a file that ends in .html, and {crop(target.name, 40)!r} does not")
+    return target
+
+
+def write(target: Path, text: str, usual: str) -> Path:
+    """The whole file or none of it, and its folder where there is none; `usual` names a file for one who named a folder."""
     try:
         if target.is_dir():
             raise UsageError(f"{target} is a folder; give a file in it, such as {target / usual}")

@@ -98,13 +98,13 @@ class TraceRoofline(Shown):
             f"Roofline of {Path(self.path).name}",
             f"{d.name}, {'measured on this machine' if d.ceilings else 'published limits'}: {_limits(d)}.",
             (
-                self._picture(),
+                self.picture(),
                 Grid("Operators, the longest first", heads, tuple(rows), left=2),
             ),
             tuple(notes),
         )
 
-    def _picture(self) -> LogLog:
+    def picture(self) -> LogLog:
         known = [(r, r.flops, r.bytes) for r in self.rows if r.flops and r.bytes and r.nanoseconds]
         whole = sum(r.nanoseconds for r in self.rows) or 1
         points = tuple(

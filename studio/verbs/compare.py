@@ -24,9 +24,9 @@ def compare(
     html: Annotated[Path | None, "also write the page, which opens offline"] = None,
 ) -> Diff | TraceDiff:
     """Say what got slower from one run to another: kernel by kernel, cause by cause, adding up to the difference."""
-    from ..report import with_page
+    from ..report import with_files
 
-    return with_page(lambda: _compared(before, after), html, f"{before.name} → {after.name}")
+    return with_files(lambda: _compared(before, after), html, None, f"{before.name} → {after.name}")
 
 
 def _compared(before: Path, after: Path) -> Diff | TraceDiff:

@@ -17,6 +17,7 @@ def memory(
     *,
     trace: Annotated[Path | None, "of what was recorded instead: a profiler's trace or a CUDA memory snapshot"] = None,
     html: Annotated[Path | None, "with --trace: also write the page, which opens offline"] = None,
+    figure: Annotated[Path | None, "with --trace: also write a figure to zoom into; needs plotly"] = None,
     inputs: Annotated[Any, Expression("of a live model: a tensor, a tuple, or a dict of keywords")] = None,
     run: Annotated[bool, "of a live model: also take the step for real, and ask the allocator"] = False,
     batch: Annotated[int, "sequences of a micro-batch on one rank; in inference all of a replica"] = 1,
@@ -67,9 +68,11 @@ def memory(
     }
     if trace is not None:
         others = {"inputs": inputs is not None, "run": run, "optimizer": optimizer, **asked}
-        return _recorded(trace, model, [name for name, given in others.items() if given], html)
-    if html is not None:
-        raise UsageError("--html is of what was recorded: type --trace trace.json as well, or leave it out")
+        return _recorded(trace, model, [name for name, given in others.items() if given], html, figure)
+    if html is not None or figure is not None:
+        raise UsageError(
+            "--html and --figure are of what was recorded: type --trace trace.json as well, or leave them out"
+        )
     if not model:
         raise UsageError(
             "memory of what? type a preset such as llama-3-8b, sizes such as hidden=4096, or --trace trace.json"
@@ -127,14 +130,14 @@ def _estimate(model: Any, **chosen: Any) -> Any:
     return estimate(model, layout=layout, **chosen)
 
 
-def _recorded(path: Path, model: list[str] | None, asked: list[str], html: Path | None) -> Any:
+def _recorded(path: Path, model: list[str] | None, asked: list[str], html: Path | None, figure: Path | None) -> Any:
     from ...profilers.traces.memory import memory_of
-    from ..report import with_page
+    from ..report import with_files
 
     if model or asked:
         extra = " ".join(model) if model else f"--{asked[0]}"
         raise UsageError(f"--trace is of what was recorded: leave out {extra!r}, which is for a model that is not run")
-    return with_page(lambda: memory_of(path), html, f"Memory in {path.name}")
+    return with_files(lambda: memory_of(path), html, figure, f"Memory in {path.name}")
 
 
 def _live(model: Any, name: str, inputs: Any, run: bool, optimizer: str | None, asked: list[str]) -> Any:

@@ -18,12 +18,13 @@ def roofline(
     *,
     device: Annotated[str | None, "whose published limits, such as H100-SXM5-80GB; without it the trace's own"] = None,
     html: Annotated[Path | None, "also write the page, which opens offline"] = None,
+    figure: Annotated[Path | None, "also write a figure to zoom into; needs plotly"] = None,
 ) -> TraceRoofline:
     """Place every operator of a trace under the ceiling that limits it: compute, memory or launching; and the time lost.
 
     The trace's own device is held to what was measured on this machine, if it has that device; else to published limits.
     """
     from ...profilers.traces.report import place_under_roofline
-    from ..report import with_page
+    from ..report import with_files
 
-    return with_page(lambda: place_under_roofline(file, progress_of, device), html, f"Roofline of {file.name}")
+    return with_files(lambda: place_under_roofline(file, progress_of, device), html, figure, f"Roofline of {file.name}")

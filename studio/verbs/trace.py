@@ -21,6 +21,7 @@ def trace(
     *,
     link: Annotated[str | None, "between the ranks, such as InfiniBand-NDR; without it that of one node"] = None,
     html: Annotated[Path | None, "also write the page, which opens offline"] = None,
+    figure: Annotated[Path | None, "also write a figure to zoom into; needs plotly"] = None,
     engine: Annotated[Literal["processes", "ray"], "where the passes over the ranks run"] = "processes",
 ) -> TraceReport:
     """Explain saved traces: busy, idle by cause, overlap, stragglers.
@@ -28,9 +29,9 @@ def trace(
     Ends with code 1 if a file could not be read; the others are explained all the same.
     """
     from ...profilers.traces.report import explain_traces
-    from ..report import with_page
+    from ..report import with_files
 
-    return with_page(lambda: explain_traces(files, progress_of, engine, link), html, "Trace")
+    return with_files(lambda: explain_traces(files, progress_of, engine, link), html, figure, "Trace")
 
 
 def progress_of(path: Path) -> Progress | None:

@@ -146,9 +146,9 @@ def test_the_picture_puts_a_point_where_its_figures_say(tmp_path):
     """n = 4096 in bf16: 2 n³ / (3 * 2 n²) = 1365 FLOP/B, and 153 TFLOP/s in 900 us."""
     events = called(1, "aten::mm<b>", 0, 9, "bfloat16", [8, 8]) + called(2, "aten::mm", 100, 900, "bfloat16", [4096, 4096], [4096, 4096])  # fmt: skip
     found = roofline(read(traced(tmp_path, events), detail="shapes"))
-    (point,) = found._picture().points
+    (point,) = found.picture().points
     assert point[1:] == pytest.approx((4096 / 3, 2 * 4096**3 / 900e-6, 900 / 909), rel=1e-6)
-    lines = found._picture().lines(80)
+    lines = found.picture().lines(80)
     assert all(len(line) <= 80 for line in lines) and any("a" in line for line in lines[:12])
     page = found._repr_mimebundle_()["text/html"]
     assert page.count("<circle") == 1 and "<b>" not in page
