@@ -99,6 +99,20 @@ def resnet50() -> int:
     return 2 * total
 
 
+def mixture(layers: int, s: int, h: int, f: int, kv: int, experts: int, active: int, vocab: int) -> int:
+    """As `transformer`, with a router and gated experts, `active` of them for a token."""
+    layer = 2 * s * h * h + 2 * s * h * kv + 2 * s * s * h + s * h * experts + active * 3 * s * h * f
+    return 2 * (layers * layer + s * h * vocab)
+
+
+def latent(layers: int, s: int, h: int, f: int, vocab: int) -> int:
+    """Latent attention (DeepSeek-V2, arXiv:2405.04434, 2.1.2) by the sizes of LATENT, and a gated MLP."""
+    a, q, kv, rope, nope, v = (LATENT[name] for name in ("num_attention_heads", "q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))  # fmt: skip
+    projections = h * q + h * (kv + rope) + q * a * (nope + rope) + kv * a * (nope + v) + a * v * h
+    layer = s * projections + a * s * s * (nope + rope + v) + 3 * s * h * f
+    return 2 * (layers * layer + s * h * vocab)
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     name: str
@@ -116,7 +130,10 @@ def hugging_face(name: str, **sizes: Any) -> nn.Module:
     import transformers
 
     kind = getattr(transformers, name)
-    return FirstResult(kind(kind.config_class(**sizes)))
+    model = kind(kind.config_class(**sizes))
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("grouped_mm")  # the others' shapes depend on where tokens go
+    return FirstResult(model)
 
 
 def image() -> Tensor:
@@ -128,6 +145,8 @@ def tokens() -> Tensor:
 
 
 LLAMA = dict(hidden_size=512, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, intermediate_size=1376)
+MOE = dict(num_local_experts=8, num_experts_per_tok=2)
+LATENT = dict(num_attention_heads=8, num_key_value_heads=8, q_lora_rank=192, kv_lora_rank=128, qk_rope_head_dim=32, qk_nope_head_dim=64, v_head_dim=64)  # fmt: skip
 MODELS = (
     Model(
         "ResNet-50",
@@ -161,6 +180,27 @@ MODELS = (
         lambda: hugging_face("LlamaForCausalLM", use_cache=False, vocab_size=32000, **LLAMA),
         tokens,
         transformer(4, 128, 512, 1376, 128, 3, 128 * 512 * 32000),
+    ),
+    Model(
+        "Mixtral MoE",
+        lambda: hugging_face("MixtralForCausalLM", use_cache=False, vocab_size=32000, **MOE, **LLAMA),
+        tokens,
+        mixture(4, 128, 512, 1376, 128, 8, 2, 32000),
+    ),
+    Model(
+        "MLA",
+        lambda: hugging_face(
+            "DeepseekV3ForCausalLM",
+            use_cache=False,
+            vocab_size=32000,
+            hidden_size=512,
+            num_hidden_layers=2,
+            first_k_dense_replace=2,
+            intermediate_size=1376,
+            **LATENT,
+        ),
+        tokens,
+        latent(2, 128, 512, 1376, 32000),
     ),
 )
 
@@ -261,12 +301,12 @@ def table(title: str, counters: Mapping[str, Callable[[nn.Module, Tensor], int]]
     """Prints it; True if ours is exact everywhere."""
     truths = [model.both if backward else model.forward for model in MODELS]
     print(f"\n{title}")
-    print(f"{'':22}" + "".join(f"{model.name:>11}" for model in MODELS))
-    print(f"{'truth, GFLOP':22}" + "".join(f"{truth / 1e9:>11.3f}" for truth in truths))
+    print(f"{'':22}" + "".join(f"{model.name:>12}" for model in MODELS))
+    print(f"{'truth, GFLOP':22}" + "".join(f"{truth / 1e9:>12.3f}" for truth in truths))
     ours_exact = True
     for name, count in counters.items():
         cells = [said(count, model, truth, backward) for model, truth in zip(MODELS, truths, strict=True)]
-        print(f"{name:22}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+        print(f"{name:22}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
         if name == "mlsys_studio":
             ours_exact = set(cells) == {"exact"}
     return ours_exact

@@ -90,6 +90,7 @@ def test_a_module_with_a_config_is_known_by_its_sizes():
         ("memory sparse --inputs (1,2)", "sparse tensor"),
         ("memory lazy --inputs (1,2)", "run a lazy one once"),
         ("flops net --inputs (99999999999999999999,8)", "is no input"),
+        ("flops net --inputs (3.0,8)", "(3.0, 8) is no shape"),
         ("mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tokens-per-second 1e9", "of the peak"),
         (
             "mfu llama-3-8b --sequence 8192 --device H100-SXM5-80GB --tflops 2e3",
