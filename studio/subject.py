@@ -67,7 +67,7 @@ def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
     if hasattr(inputs, "keys"):
         return (), dict(inputs)
-    shape = isinstance(inputs, tuple) and all(isinstance(each, int | float) for each in inputs)  # or what was meant as one
+    shape = isinstance(inputs, tuple) and all(isinstance(each, int | float) for each in inputs)
     if isinstance(inputs, tuple) and not shape:
         return inputs, {}
     return (() if inputs is None else (inputs,)), {}
