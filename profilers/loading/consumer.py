@@ -104,6 +104,7 @@ class Loop:
         self._watched = watched  # time the result queue of each new iterator
         self._prepare = prepare  # called with each new iterator
         self._iterator: Any = None  # between epochs
+        self._workers: list[Any] = []  # processes, also once they have ended
         self._clock = own_clock()
         self.receiving = Receiving()
         self.result = Consumed()
@@ -113,6 +114,7 @@ class Loop:
         self.close()
         began = time.perf_counter_ns()
         self._iterator = iterator = iter(self._loader)
+        self._workers = list(getattr(iterator, "_workers", ()))
         if self._watched:
             self.receiving.watch(iterator)
         if self._prepare is not None:
@@ -207,6 +209,10 @@ class Loop:
     def processes(self) -> list[int]:
         """Of the workers that run now."""
         return [worker.pid for worker in getattr(self._iterator, "_workers", ())]
+
+    def exits(self) -> dict[int, int]:
+        """Exit codes of the last epoch's workers that ended badly, by process; negative: the signal."""
+        return {worker.pid: worker.exitcode for worker in self._workers if worker.exitcode}
 
     def close(self) -> None:
         """End the iterator's workers, and wait for them."""

@@ -27,7 +27,7 @@ from .report import DataReport, OneShotReport
 from .samples import Worker, read_workers
 from .shadow import OneShot, plain_loader, random_states, shadow
 from .stages import Fetching, Stages, restore, time_transforms
-from .trouble import explained
+from .trouble import explained, of_a_worker
 from .waiting import Sampler
 from .worker import Watch, writer
 
@@ -47,6 +47,7 @@ class Measured:
     starts: tuple[int, ...]
     alone: float
     device_ns: float | None
+    sendable: bool  # a worker could send its batches
     notes: tuple[str, ...]
 
 
@@ -83,22 +84,26 @@ def measure(loader: DataLoader, step: Step | None, seconds: float, notes: list[s
         folder = Path(tempfile.mkdtemp(prefix="mlsys-data-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         undo.enter_context(random_states())
+        step = None if step is None else own(step)
+        loops: list[Loop] = []
         try:
             with ExitStack() as watching:
                 double = shadow(loader, Watch(folder, loader.worker_init_fn) if count else None, notes)
                 loop = Loop(double, None if count else here(double, folder, watching), watched=True)
+                loops.append(loop)
                 watching.callback(loop.close)
                 pinning(loop, double, watching)
                 begun(loop, loader)
                 together = loop.run(step, skip, least, 0.4 * seconds, 4 * least)
-            bare, alone = paces(loader, step, skip, 0.3 * seconds)
+            loops.append(Loop(shadow(loader, loader.worker_init_fn, [])))
+            bare, alone = paces(loops[-1], step, skip, max(LEAST // 2, 2 * count), 0.3 * seconds)
         except (OneShot, UsageError):
             raise
         except Exception as error:
-            raise explained(error, folder) from error
+            raise explained(error, folder, loops[-1].exits() if loops else None) from error
         device = statistics.median(replay(step, together.batch, 5, 0.1 * seconds)) if step is not None else None
-        handed = None
-        if not count and can_be_sent(together.batch):
+        handed, sendable = None, count > 0 or can_be_sent(together.batch)
+        if not count and sendable:
             handed = handing(loader, alone, step, bare - alone, Limits().cpu_limit, 0.2 * seconds)
         workers = read_workers(folder, together.began, together.ended)
     return Measured(
@@ -116,6 +121,7 @@ def measure(loader: DataLoader, step: Step | None, seconds: float, notes: list[s
         starts=tuple(together.starts),
         alone=alone,
         device_ns=device,
+        sendable=sendable,
         notes=tuple(notes),
     )
 
@@ -127,9 +133,23 @@ def begun(loop: Loop, loader: DataLoader) -> None:
         raise UsageError(f"the loader is empty: its dataset {type(loader.dataset).__name__} gave no batch") from None
 
 
-def paces(loader: DataLoader, step: Step | None, skip: int, seconds: float) -> tuple[float, float]:
+def own(step: Step) -> Step:
+    """The step, whose errors are not the dataset's."""
+
+    def run(batch: Any) -> object:
+        try:
+            return step(batch)
+        except Exception as error:
+            if of_a_worker(error):  # torch raises it wherever the loop is
+                raise
+            said = str(error).strip().partition("\n")[0][:200] or "it says nothing"
+            raise UsageError(f"step_fn raised {type(error).__name__}: {said}; it is called with one batch, and does what a step of your loop does") from error  # fmt: skip
+
+    return run
+
+
+def paces(loop: Loop, step: Step | None, skip: int, least: int, seconds: float) -> tuple[float, float]:
     """ns a turn of the bare loop, with the step and without."""
-    loop, least = Loop(shadow(loader, loader.worker_init_fn, [])), max(LEAST // 2, 2 * loader.num_workers)
     try:
         alone = loop.pace(None, skip, least, 0.4 * seconds)
         return alone if step is None else loop.pace(step, skip, least, 0.6 * seconds), alone

@@ -21,7 +21,8 @@ from .shadow import shadow
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-AHEAD = 4
+AHEAD = 2  # batches, as torch has it
+STARTS = 2  # where batches are fast: which core a process lands on differs from start to start
 LEAST, MOST = 6, 10_000  # batches
 PATIENCE = 5  # seconds for a batch, or four times what one took here: a worker that hangs ends the attempt
 BOUND = 1.2  # where receiving takes so much less than a turn, the worker is what takes the turn
@@ -40,8 +41,9 @@ def handing(loader: DataLoader, fetch: float, step: Step | None, work: float, co
             fetch = turn
         if step is not None:
             enough = min(math.ceil(fetch / (max(0.0, work) + receiving)), max(1, int(cores)))
-            turns, _ = _with_workers(enough, loader, fetch, step, seconds / 2)
-            receiving = statistics.fmean(map(_receiving, turns))
+            starts = STARTS if 20 * fetch < 1e9 * seconds else 1
+            beside = [_with_workers(enough, loader, fetch, step, seconds / 2 / starts)[0] for _ in range(starts)]
+            receiving = statistics.fmean(_receiving(turn) for turns in beside for turn in turns)
     except Exception:  # noqa: BLE001 - a dataset may refuse to be sent, a batch to be pickled, and the loader itself works
         return None
     return Handing(loop=receiving, fetch=fetch, cpu=cpu) if cpu else None

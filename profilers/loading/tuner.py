@@ -62,6 +62,9 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
         race = Race(plain, step_fn, notes, seconds / 40)
         undo.callback(race.close)
         tied = is_stream(plain)
+        if not found.sendable:
+            tied = True
+            notes.append("workers stay 0: none could send what collate_fn returns, which cannot be pickled")
         if (draws := drawing(found.workers)) and not redraw and not tied:
             tied = True
             notes.append(
@@ -223,7 +226,7 @@ class Race:
         try:
             turn = runner.loop.pace(self._step, max(1, ahead), least, self._bout_seconds)
         except Exception as error:
-            raise explained(error) from error
+            raise explained(error, exits=runner.loop.exits()) from error
         if setting.workers and not self._worker:
             self._worker = private_bytes(runner.loop.processes())
         runner.loop.settle(self._bout_seconds)

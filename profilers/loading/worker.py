@@ -29,7 +29,11 @@ class Watch:
     def __call__(self, worker: int) -> None:
         began = time.perf_counter_ns()
         if self.user is not None:
-            self.user(worker)
+            try:
+                self.user(worker)
+            except Exception as error:
+                error.add_note("mlsys: in worker_init_fn")
+                raise
         from torch.utils.data import get_worker_info
 
         info = get_worker_info()
@@ -41,7 +45,7 @@ class Watch:
         if info is not None:
             time_transforms(info.dataset, stages)
         _time_fetchers(fetching)
-        _time_feeder(fetching)
+        _time_feeder(fetching, write)
         sampler.start()
 
 
@@ -67,7 +71,7 @@ def _time_fetchers(fetching: Fetching) -> None:
     _DatasetKind.create_fetcher = staticmethod(created)
 
 
-def _time_feeder(fetching: Fetching) -> None:
+def _time_feeder(fetching: Fetching, write: Callable[[dict[str, Any]], None]) -> None:
     """The queue's own thread pickles a batch and writes it to the pipe; it looks both up when it needs them."""
     from multiprocessing import connection, queues
 
@@ -77,7 +81,11 @@ def _time_feeder(fetching: Fetching) -> None:
         @classmethod
         def dumps(cls, *args: Any, **keywords: Any) -> Any:
             wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-            pickled = pickler.dumps(*args, **keywords)
+            try:
+                pickled = pickler.dumps(*args, **keywords)
+            except Exception as error:  # noqa: BLE001 - torch would print it, and the loop wait for a batch that never comes
+                write({"refused": f"{type(error).__name__}: {error}"[:200]})
+                os._exit(1)
             took = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
             fetching.fed("pickle", *took, len(pickled))
             return pickled

@@ -3,7 +3,8 @@
     python tests/benchmarks/data_storage.py [--megabytes 64] [--folder DIR] [--turns 5]
 
 Samples of 4 KiB, 64 KiB and 1 MiB of random bytes, as a file each (read in shuffled order), in webdataset tar and in
-parquet shards (read in sequence, by their own libraries), and as bytes in a list. Nothing is decoded. In turns, medians;
+parquet shards (read in sequence, by their own libraries), and as bytes in a list, which are handed out and not
+copied. Nothing is decoded. In turns, medians;
 "cold" only where mincore says that the data was out of memory, names and inodes not: those stay in the kernel's caches.
 """
 

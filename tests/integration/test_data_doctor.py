@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from html import unescape
 from pathlib import Path
@@ -373,7 +374,45 @@ def test_a_dataset_that_raises_is_named_with_its_item(workers):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_dies_is_named_with_its_signal(number):
-    bad("died", DataLoader(Dying(number), batch_size=4, num_workers=2), idle)
+    bad(f"by {number.name}:", DataLoader(Dying(number), batch_size=4, num_workers=2), idle)
+
+
+class Leaving(Drawing):
+    def __getitem__(self, index: int) -> Any:
+        if index == 40:
+            os._exit(3)
+        return torch.zeros(4)
+
+
+def test_a_worker_that_leaves_is_named_with_its_exit_code():
+    bad("with exit code 3:", DataLoader(Leaving(), batch_size=4, num_workers=2), idle)
+
+
+def unsendable(samples: list[Any]) -> Any:
+    return threading.Lock()
+
+
+def test_a_batch_that_no_worker_can_send():
+    """torch's own loader waits for it without end."""
+    began = time.monotonic()
+    bad("cannot send what collate_fn returns", DataLoader(Drawing(), 4, num_workers=1, collate_fn=unsendable), idle)
+    assert time.monotonic() - began < 30
+    report = examined(DataLoader(Drawing(), batch_size=4, collate_fn=unsendable), idle)
+    assert [n for n, _ in report.predicted.workers] == [0]
+
+
+def test_a_worker_init_fn_that_raises():
+    def start(worker: int) -> None:
+        raise OSError("no license")
+
+    bad("worker_init_fn raised", DataLoader(Drawing(), batch_size=4, num_workers=1, worker_init_fn=start), idle)
+
+
+def test_a_step_that_raises_is_not_the_datasets_fault():
+    def step(batch: Any) -> None:
+        raise ValueError("too large\na batch")
+
+    bad("step_fn raised ValueError: too large;", DataLoader(Drawing(), batch_size=4), step)
 
 
 def test_an_empty_loader():

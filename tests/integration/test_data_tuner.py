@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from typing import Any
 
@@ -154,6 +155,13 @@ def test_a_stream_keeps_its_number_of_workers():
     assert worth_trying({0: 1.0, 1: 0.1, 2: 0.05}, 2, tied=True) == [2]
     loader = DataLoader(PlantedStream(Planted(Pipeline(length=400))), batch_size=4, num_workers=1)
     assert tune_loader(loader, lambda batch: time.sleep(0.002), seconds=2).after.workers == 1
+
+
+def test_where_no_worker_could_send_a_batch_none_is_tried():
+    loader = DataLoader(Numbers(), batch_size=6, collate_fn=lambda samples: threading.Lock())
+    tuned = tune_loader(loader, seconds=1)
+    assert {point.setting.workers for point in tuned.points} == {0}
+    assert "cannot be pickled" in " ".join(tuned.notes)
 
 
 def test_only_what_the_model_hopes_for_is_raced():
