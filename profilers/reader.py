@@ -6,6 +6,8 @@ torch calls no hook where a KeyboardInterrupt ended a forward, nor where an opti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .phases import Note, joined
 from .steps import Step, Steps
 from .tape import LOST, STEP, TIME, WORKS
@@ -87,3 +89,14 @@ class Reader:
     def _abandon(self, *phases: str) -> None:
         while self._inside and self._inside[-1][0] in phases:
             self.current = self._inside.pop()[1]
+
+
+def last_step(events: Iterable[int], by_difference: bool) -> Step:
+    """Of a tape's `last_step`, without the steps before it: those are read when somebody asks for them."""
+    first, *rest = events
+    reader = Reader()
+    reader.by_difference = by_difference
+    reader.begin(first & TIME)
+    for event in rest:
+        reader.read(event)
+    return reader.steps[-1]

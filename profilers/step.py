@@ -37,7 +37,7 @@ from .loop import Loop, fetching, parts
 from .pauses import Pauses
 from .phases import Mark, now
 from .places import places
-from .reader import NOT_FORWARD, Reader
+from .reader import NOT_FORWARD, Reader, last_step
 from .root_hooks import RootHooks
 from .sampling import steps as published
 from .shapes import shapes_of
@@ -399,7 +399,12 @@ class StepClock:
             self._settled = self.boundary.settled
 
     def _publish(self) -> None:
-        step = self.steps[-1]
+        if not published.due(self.count):
+            return
+        if events := self._tape.last_step():
+            step = last_step(events, self._reader.by_difference)
+        else:
+            step = self.steps[-1]
         published.publish(self.count, step.wall, step.phases)
 
     def rest(self) -> None:

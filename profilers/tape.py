@@ -49,6 +49,15 @@ class Tape:
         self._events.clear()
         return events
 
+    def last_step(self) -> list[int]:
+        """The events of the step that just ended, from the end of the one before; [] where they are not all kept."""
+        found: list[int] = []
+        for event in reversed(self._events):
+            found.append(event)
+            if event & ~TIME == STEP and len(found) > 1:
+                return found[::-1]
+        return []
+
     def within(self, work: str, call: Callable) -> Callable:
         """`call`, on the tape as `work`; recursion (state_dict) and other threads pass through."""
         enter, leave = ENTER[work], LEAVE[work]

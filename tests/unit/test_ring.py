@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 from itertools import pairwise
 from pathlib import Path
@@ -152,8 +153,53 @@ def test_steps_are_published_with_their_phases(ring: Ring):
     assert found["forward"] == 0 and found["loss"] == 2.5
 
 
-def test_the_step_clock_publishes_what_it_keeps(ring: Ring):
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_of_fast_steps_a_fair_sample_is_published(ring: Ring, monkeypatch: pytest.MonkeyPatch):
+    """Witness: the loop below, in which each eighth step of 30 ms waits 28 ms for data and the others, of 1 ms, do not."""
+    clock = Clock()
+    monkeypatch.setattr(steps, "time", clock)
+    monkeypatch.setattr(steps, "_chance", random.Random(1))
+    steps.attach(ring.writer(ring.steps))
+    try:
+        for number in range(1, 80_001):
+            wall, data = (30e6, 28e6) if number % 8 == 0 else (1e6, 0)
+            clock.now += wall / 1e9
+            if steps.due(number):
+                steps.publish(number, int(wall), {"data": int(data)})
+    finally:
+        steps.attach(None)
+    rows = [dict(zip(STEP, values, strict=True)) for _, values in ring.read(ring.steps)]
+    rate = len(rows) / (rows[-1]["time"] - rows[0]["time"])
+    assert 0.5 / steps.EVERY < rate < 2 / steps.EVERY
+    waited = sum(row["data"] for row in rows) / sum(row["wall"] for row in rows)
+    assert waited == pytest.approx(28 / 37, abs=0.03)
+
+
+def test_slow_steps_are_all_published(ring: Ring, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
+    monkeypatch.setattr(steps, "time", clock)
+    steps.attach(ring.writer(ring.steps))
+    try:
+        published = []
+        for number in range(1, 301):
+            clock.now += 0.001 if number <= 200 else 1.1  # slow at once, after many fast ones
+            if steps.due(number):
+                steps.publish(number, 1, {})
+                published.append(number)
+    finally:
+        steps.attach(None)
+    assert len(published[:-100]) < 30 and published[-100:] == list(range(201, 301))
+
+
+def test_the_step_clock_publishes_what_it_keeps(ring: Ring, monkeypatch: pytest.MonkeyPatch):
     """Witness: the steps the clock itself hands out."""
+    monkeypatch.setattr(steps, "EVERY", 0.0)
     torch = pytest.importorskip("torch")
     from mlsys_studio.profilers.step import StepClock
 
@@ -162,14 +208,15 @@ def test_the_step_clock_publishes_what_it_keeps(ring: Ring):
     steps.attach(ring.writer(ring.steps))
     try:
         with StepClock() as clock:
-            for _ in range(12):
+            for _ in range(40):
                 optimizer.zero_grad()
                 model(torch.ones(2, 4)).sum().backward()
                 optimizer.step()
+            assert clock._settled  # so the last ones are read off the tape alone
     finally:
         steps.attach(None)
     rows = [dict(zip(STEP, values, strict=True)) for _, values in ring.read(ring.steps)]
-    assert [row["number"] for row in rows] == list(range(1, 13))
+    assert [row["number"] for row in rows] == list(range(1, 41))
     for row, step in zip(rows, clock.steps, strict=True):
         assert row["wall"] == step.wall
         assert all(row[phase] == step.phases.get(phase, 0) for phase in PHASES)
