@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,14 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     read_events = sum(len(batch) for batch in stream.batches())
     assert read_events <= (sources.RATIO * len(bomb) + 2 * sources.BLOCK) / len('{"ph":"i"},') < 3_000_000
     assert any("expands more than" in loss for loss in stream.losses)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 50, 400])
+def test_events_are_by_start_and_outer_before_inner(tmp_path, count):
+    """Witness: Python's own sort, of events in any order, many of which begin together."""
+    rnd = random.Random(count)
+    times = [(rnd.randrange(1 + count // 3), rnd.randrange(1, 9)) for _ in range(count)]
+    (tmp_path / "t.json").write_bytes(document([x("cpu_op", "o", 1, 1, ts, dur) for ts, dur in times]))
+    trace = read(tmp_path / "t.json")
+    found = zip(trace.start.tolist(), (trace.end - trace.start).tolist(), strict=True)
+    assert list(found) == sorted(((1000 * ts, 1000 * dur) for ts, dur in times), key=lambda t: (t[0], -t[1]))
