@@ -54,7 +54,7 @@ class Measured:
 def data_doctor(loader: Any, step_fn: Step | None = None, *, seconds: float = SECONDS) -> DataReport | OneShotReport:
     """Where the time of this loader goes and what makes the loop wait, without changing the training.
 
-    step_fn(batch) does what a step of the loop does; it is called for some dozens of batches, and what it changes, such as
+    step_fn(batch) does what a step of the loop does; it is called for most of `seconds`, and what it changes, such as
     weights, it changes: give it a copy of the model if that matters. Without it the loader is run alone.
     The loader's sampler, generator and the global random states stay where they are. A stream that can be read only once
     is not read. Raises UsageError where the loader cannot be measured, such as one whose dataset raises.

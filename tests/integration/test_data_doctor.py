@@ -260,6 +260,25 @@ def test_a_stream_that_can_be_read_again_is_measured():
     assert examined(loader, idle).batches >= 8
 
 
+class Sleeping(Dataset):
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.003)
+        return torch.zeros(4)
+
+
+@linux
+def test_what_workers_would_give_rests_on_some_that_were_run():
+    """Witness: a batch sleeps 12 ms, and no sleep is shorter than it was told: so for one worker, half of it for two."""
+    predicted = dict(examined(DataLoader(Sleeping(), batch_size=4), idle).predicted.workers)
+    assert predicted[0] >= 0.99 * (12e6 + 5e6)
+    assert predicted[1] >= 0.99 * 12e6
+    assert predicted[2] >= 0.99 * 6e6
+    assert predicted[1] >= predicted[2]
+
+
 # -- kinds of loaders ------------------------------------------------------------------------------------------------------
 
 
