@@ -27,8 +27,9 @@ def samplers(process: int) -> list[int]:
 
 def test_values_move_while_a_cell_runs(server, context):
     seen = server.folder / "seen"
-    busy = f"import os\nwhile not os.path.exists({str(seen)!r}): sum(range(10_000))"
-    lab = Lab(context, server).open(server.write("moves.ipynb", busy))
+    turns = BUSY.format(seconds=0.2).replace("\n", "\n    ")
+    code = f"import os\nwhile not os.path.exists({str(seen)!r}):\n    {turns}"
+    lab = Lab(context, server).open(server.write("moves.ipynb", code))
     said = lab.until_state("live")
     assert said.startswith("Live from ")
     first = lab.until_samples(0)
