@@ -215,10 +215,10 @@ def _judged(
 
 def _by_ending(line: Line, rules: Rules) -> Cause | None:
     """What the signal or the exit code that the line tells of speaks for, where nothing more is said."""
-    if line.level in ("info", "debug") or any(each.search(line.text) for each in (rules.benign, rules.planned)):
-        return None
     means = MEANS.get(ending(line.text) or 0)
-    return rules.cause(*means) if means else None
+    if means is None or line.level in ("info", "debug"):
+        return None
+    return None if rules.benign.search(line.text) or rules.planned.search(line.text) else rules.cause(*means)
 
 
 def built(lines: Sequence[Line], kinds: Sequence[Kind], index: int, exception: str, rules: Rules) -> Hit:

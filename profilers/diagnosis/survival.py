@@ -23,6 +23,7 @@ _BROKE = re.compile(
     re.IGNORECASE,
 )
 _WARNS = re.compile(r".{0,40}\bwarn(?:ing|s)?\b", re.IGNORECASE)
+_LAST_LINES = 1000  # in which an unexplained failure is looked for
 _LONGEST_TRACEBACK = 300  # lines
 
 
@@ -62,15 +63,17 @@ def unexplained(reading: Reading, rules: Rules) -> int | None:
     known = {hit.index for hit in reading.hits if not hit.soft} | {event.index for event in reading.consequences}
     found: int | None = None
     within = ""  # the level of the record that indented lines go on with
-    for index, (line, kind) in enumerate(zip(reading.lines, reading.kinds, strict=True)):
+    start = max(0, len(reading.lines) - _LAST_LINES)
+    for index, (line, kind) in enumerate(zip(reading.lines[start:], reading.kinds[start:], strict=True), start):
         if kind not in ("log", "exception") or not line.text.strip():
             continue
         within = line.level or (within if line.text[0].isspace() else "")
         badly = bool(ending(line.text)) and not rules.planned.search(line.text)
-        if not badly and (ended_well(line.text, rules) or rules.progress.search(line.text)):
+        if found is None:
+            if index not in known and within not in QUIET and (badly or _broke(line, rules)):
+                found = index
+        elif not badly and (rules.progress.search(line.text) or ended_well(line.text, rules)):
             found = None
-        elif found is None and index not in known and within not in QUIET and (badly or _broke(line, rules)):
-            found = index
     return found
 
 
