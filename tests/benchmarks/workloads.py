@@ -37,7 +37,7 @@ class Bytes(Dataset):
     def __len__(self) -> int:
         return 1 << 20
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i: int) -> tuple:
         path = FILES[i % len(FILES)]
         with path.open("rb") as file:
             file.seek((i * 977) % max(1, path.stat().st_size - 200))
