@@ -115,7 +115,8 @@ def measure(
     else:
         from .ceilings_cpu import probe
     began, before = time.perf_counter(), _interruptions()
-    found = probe(seconds, progress or (lambda _: None))
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.kind == "cuda" else []):
+        found = probe(seconds, progress or (lambda _: None))  # the random numbers are the user's
     interruptions = (_interruptions() - before) / (time.perf_counter() - began) / torch.get_num_threads()
     fresh = Ceilings(
         **found,

@@ -255,11 +255,15 @@ def test_a_probe_the_device_refuses_is_left_out():
 
 
 def test_this_machine(capfd):
+    import torch
+
     said: list[str] = []
+    random_numbers = torch.get_rng_state()
     found = measure(DEVICE, seconds=0.5, progress=said.append)
     assert {"float32", "bfloat16", "float64"} <= set(found.matmul) and all(r > 0 for r in found.matmul.values())
     assert len(found.copy) > 3 and found.dispatch_ns > 0 and 0 <= found.event_ns <= found.event_shaped_ns
     assert found.interrupted >= 0 and len(said) >= 1
+    assert torch.equal(torch.get_rng_state(), random_numbers)
     assert cached(DEVICE) == dataclasses.replace(found, notes=())
     assert "USDT" not in capfd.readouterr().err
 
