@@ -30,7 +30,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 from heading import heading
-from workloads import SLEEP, Loss, batch_of, steps
+from workloads import SLEEP, Loss, steps
 
 from mlsys_studio.profilers.profile import Profile
 from mlsys_studio.profilers.recording import Recording
@@ -167,7 +167,7 @@ def judge(model: str, name: str, device: str, rounds: int, run: Runner) -> bool:
     if name == "bf16":
         passed &= prediction(profiles)
     if name == "sleep + save":
-        passed &= both(model, device, profiles, injected)
+        passed &= both(profiles, injected)
     return passed
 
 
@@ -191,14 +191,14 @@ def moves(profiles: Sequence[Profile]) -> str:
     return "(" + ", ".join(f"{c} {d:+.2f}" for c, d in moved.items() if abs(d) > 0.3) + f"; together {together:+.2f})"
 
 
-def both(model: str, device: str, profiles: Sequence[Profile], injected: float) -> bool:
+def both(profiles: Sequence[Profile], injected: float) -> bool:
     """Two losses at once: together they are the whole (judged before), and the one whose size is known is its own.
 
     Between a sleep and one twice as long the difference may lie on either side of what was planted.
     """
     (stalls, checks) = ([entry(p, (cells,)) for p in profiles] for cells in (STALL, CHECK))
     stall, check = difference(stalls), difference(checks)
-    planted = 1e3 * SLEEP * batch_of(model, device)
+    planted = 1e3 * SLEEP
     passed = abs(stall - planted) <= max(TOLERANCE * planted, FLOOR_MS, 2 * spread(stalls)) and check > 0
     print(
         f"     data stall {stall:.2f} (slept {planted:.2f}) + checkpoint {check:.2f} of {injected:.2f}: {'pass' if passed else 'FAIL'}"

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 FILES = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-SLEEP = 0.0015  # s a sample
+SLEEP = 0.012  # s a step, shared by its samples
 IDLE = 0.012  # s a step; by as much a late rank keeps the others waiting
 SINK = open(os.devnull, "w")  # noqa: SIM115  prints must go somewhere that costs what a print costs
 
@@ -31,8 +31,8 @@ Loss = frozenset[str]
 class Bytes(Dataset):
     """129 bytes of a real file: 128 to read and the next of each to predict."""
 
-    def __init__(self, losses: Loss, times: int) -> None:
-        self.losses, self.times = losses, times
+    def __init__(self, losses: Loss, times: int, batch: int) -> None:
+        self.losses, self.times, self.pause = losses, times, SLEEP / batch
 
     def __len__(self) -> int:
         return 1 << 20
@@ -42,20 +42,20 @@ class Bytes(Dataset):
         with path.open("rb") as file:
             file.seek((i * 977) % max(1, path.stat().st_size - 200))
             raw = file.read(129).ljust(129)
-        lose_in_dataset(self.losses, self.times)
+        lose_in_dataset(self.losses, self.times, self.pause)
         x = torch.frombuffer(bytearray(raw), dtype=torch.uint8).long()
         return x[:-1], x[1:]
 
 
 class Pictures(Bytes):
     def __getitem__(self, i: int):
-        lose_in_dataset(self.losses, self.times)
+        lose_in_dataset(self.losses, self.times, self.pause)
         return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(i)), i % 10
 
 
-def lose_in_dataset(losses: Loss, times: int) -> None:
+def lose_in_dataset(losses: Loss, times: int, pause: float) -> None:
     if "sleep" in losses:
-        time.sleep(SLEEP * times)
+        time.sleep(pause * times)
     if "transform" in losses:
         t = torch.randn(120, 120)
         for _ in range(6 * times):
@@ -125,7 +125,8 @@ def steps(which: str, losses: Loss, device: str = "cpu", times: int = 1, rank: i
     """One training step each; `losses` are what it wastes, each so many `times`. `rank` 1 is the late one."""
     model = model_of(which, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses, times), batch_size=batch_of(which, device))
+    batch = batch_of(which, device)
+    loader = DataLoader((Pictures if which == "cnn" else Bytes)(losses, times, batch), batch_size=batch)
     tiny, other = torch.zeros(4, device=device), torch.randn(1 << 24, device=device) if "copies" in losses else None
     path = Path(tempfile.gettempdir()) / f"ledger_truth_{os.getpid()}.pt"
     flat = torch.zeros(100_000) if "all-reduce" in losses else None
