@@ -225,9 +225,9 @@ def busy(seconds: float) -> None:
 
 
 def _end(loader: DataLoader) -> None:
-    if loader._iterator is not None:
+    if hasattr(loader._iterator, "_shutdown_workers"):  # torchdata keeps its iterator without workers too
         loader._iterator._shutdown_workers()
-        loader._iterator = None
+    loader._iterator = None
 
 
 def _hogs(p: Pipeline, undo: contextlib.ExitStack) -> None:
