@@ -6,8 +6,10 @@ persistent_workers: torch draws a seed whenever workers start, so without a star
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,6 +71,14 @@ class Threads:
         torch.set_num_threads(self.threads)
         if self.user is not None:
             self.user(worker)
+
+
+@contextlib.contextmanager
+def more_workers_than_cores() -> Iterator[None]:
+    """Without torch's warning of them: whether they help is being measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
 
 
 def changed(loader: DataLoader, setting: Setting) -> DataLoader:

@@ -23,7 +23,7 @@ from .consumer import Loop, Step, length
 from .doctor import measure
 from .room import Room, batch_bytes, private_bytes
 from .samples import Worker
-from .settings import Setting, changed
+from .settings import Setting, changed, more_workers_than_cores
 from .shadow import OneShot, plain_loader, random_states, shadow
 from .trouble import explained
 from .tuned import Point, Tuned
@@ -36,6 +36,7 @@ SECONDS = 20.0
 GAIN = 1.03
 HOPE = 1.35  # predicted to be slower than the best by more than this is not tried: predictions are good to 15 %
 LAGGING = 1.08  # slower than the best by this in every bout so far: drops out
+EQUAL = 1.02  # a race tells no smaller difference
 AHEAD = 4  # batches a worker may fetch ahead: more never make a loop wait longer, they only cost memory
 PAIRS = 6
 
@@ -59,6 +60,7 @@ def tune_loader(loader: Any, step_fn: Step | None = None, *, seconds: float = SE
     predicted = estimates(at)
     with ExitStack() as undo:
         undo.enter_context(random_states())
+        undo.enter_context(more_workers_than_cores())
         race = Race(plain, step_fn, notes, seconds / 40)
         undo.callback(race.close)
         tied = is_stream(plain)
@@ -173,9 +175,9 @@ class Race:
 
     @property
     def best(self) -> Setting:
-        """Within 1 % the one with fewer workers and batches ahead: they cost memory."""
+        """Among equals the one with fewer workers and batches ahead: they cost memory."""
         fastest = min(r.seconds for r in self._runners.values())
-        near = [r.setting for r in self._runners.values() if r.seconds <= 1.01 * fastest]
+        near = [r.setting for r in self._runners.values() if r.seconds <= EQUAL * fastest]
         return min(near, key=lambda s: (s.workers, s.threads, s.prefetch or 0, s.pin))
 
     def leaders(self, count: int) -> list[Setting]:

@@ -82,6 +82,8 @@ def rebuilt(loader: DataLoader, **changes: Any) -> DataLoader:
     """The same loader with other settings: same dataset, sampler, collation and generator, so the same batches."""
     from torch.utils.data import DataLoader
 
+    from ...profilers.loading.settings import more_workers_than_cores
+
     options: dict[str, Any] = dict(
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
@@ -104,7 +106,8 @@ def rebuilt(loader: DataLoader, **changes: Any) -> DataLoader:
         )
     else:
         options |= dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
-    return DataLoader(loader.dataset, **(options | changes))
+    with more_workers_than_cores():
+        return DataLoader(loader.dataset, **(options | changes))
 
 
 def is_streamed(loader: DataLoader) -> bool:

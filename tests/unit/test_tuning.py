@@ -83,3 +83,14 @@ def test_a_data_stall_points_to_the_loader_by_its_own_name():
     said = asking((stall, other), "train_batches")
     assert said[0].evidence == "evidence; `%mlsys data train_batches` says why"
     assert said[1] is other
+
+
+def test_more_workers_than_cores_are_tried_without_torchs_warning(recwarn):
+    torch.utils.data.DataLoader(torch.arange(4), num_workers=512)  # torch does warn of them
+    (said,) = [w for w in recwarn.list if "worker processes" in str(w.message)]
+    many = LoaderSettings(lambda _: {"num_workers": 512})
+    notebook = Notebook(SETUP)
+    undo = many.apply(notebook.subjects())
+    assert notebook.names["loader"].num_workers == 512
+    undo()
+    assert [w for w in recwarn.list if "worker processes" in str(w.message)] == [said]
