@@ -7,7 +7,7 @@
  * than a hundredth of that did not work but wait, for a call that holds the interpreter.
  */
 
-export const SAMPLES_AN_ANSWER = 4; // while a cell runs
+export const SAMPLES_AN_ANSWER = 6; // while a cell runs
 export const MOST_OF_KERNEL = 0.01;
 export const LONGEST_MS = 10_000;
 export const IDLE_MS = 3_000;

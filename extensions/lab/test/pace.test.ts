@@ -7,9 +7,9 @@ import { pause } from '../src/pace.ts';
 const running = { hidden: false, busy: true, lately: true, hertz: 2, spent: 0 };
 
 test('the setting alone decides while answers are quick', () => {
-  assert.equal(pause({ ...running, spent: 7 }), 2_000);
-  assert.equal(pause({ ...running, hertz: 10 }), 400);
-  assert.equal(pause({ ...running, hertz: 1 }), 4_000);
+  assert.equal(pause({ ...running, spent: 7 }), 3_000);
+  assert.equal(pause({ ...running, hertz: 10 }), 600);
+  assert.equal(pause({ ...running, hertz: 1 }), 6_000);
 });
 
 test('it takes no more than 1 % of the time, at any setting', () => {
@@ -36,7 +36,7 @@ test('values still move, however long the answer took', () => {
 
 test('an idle kernel has no time to lose, and a hidden page no reader', () => {
   const idle = { ...running, busy: false, spent: 500 };
-  assert.equal(pause(idle), 2_000);
+  assert.equal(pause(idle), 3_000);
   assert.equal(pause({ ...idle, lately: false }), 3_000);
   assert.equal(pause({ ...running, hidden: true }), 15_000);
 });
