@@ -83,7 +83,7 @@ export class Now extends Section {
     const pointed = this._axis.pointed;
     const running = pointed !== null || recent.length > 0;
     const ns = running ? this._read(wall) : null;
-    const rate = ns === null ? null : pointed === null ? perSecond(recent) ?? 1e9 / ns : 1e9 / ns;
+    const rate = ns === null ? null : pointed === null ? perSecond(recent, 1 + series.fields.step.indexOf('number')) ?? 1e9 / ns : 1e9 / ns;
     const data = share(series.ofStep('data'), wall, this._axis.pointed ?? series.clock);
     const mfu = now.flops === null || ns === null ? null : now.flops.step / (ns / 1e9) / now.flops.peak;
     const parts = [`waiting for data ${percent(running ? data : null)}`];
@@ -254,11 +254,12 @@ function gpuDetail(read: (name: string) => number | null): string {
   return parts.join(' · ');
 }
 
-/** Steps a second from the first of these rows to the last, by their numbers: of many steps not all are sent. */
-function perSecond(steps: Row[]): number | null {
+/** Steps a second from the first of these rows to the last, by their numbers: of a fast loop not all are published. */
+function perSecond(steps: Row[], number: number): number | null {
   const [first, last] = [steps[0], steps[steps.length - 1]];
   const seconds = steps.length < 2 ? 0 : (last[1] as number) - (first[1] as number);
-  return seconds > 0 ? ((last[0] as number) - (first[0] as number)) / seconds : null;
+  const counted = seconds > 0 ? (last[number] as number) - (first[number] as number) : 0;
+  return counted > 0 ? counted / seconds : null; // another clock counts from one again
 }
 
 /** Of the steps in the 10 s before a moment: time in `part` over time in all. */
